@@ -1,0 +1,60 @@
+"""Deep residual learning (He, Zhang, Ren and Sun, 2015): train, test, study and ship the paper's networks.
+
+The names below load on first use, so that `import resnets` is immediate and does not import torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from resnets.api import Classifier, Prediction, TrainedRun, build, evaluate, load, recipe, train
+    from resnets.specs.errors import ResnetsError, UserError
+    from resnets.specs.run import Machine, shorten
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Classifier": "resnets.api",
+    "Machine": "resnets.specs.run",
+    "Prediction": "resnets.api",
+    "ResnetsError": "resnets.specs.errors",
+    "TrainedRun": "resnets.api",
+    "UserError": "resnets.specs.errors",
+    "build": "resnets.api",
+    "evaluate": "resnets.api",
+    "load": "resnets.api",
+    "recipe": "resnets.recipes.find",
+    "shorten": "resnets.specs.run",
+    "train": "resnets.api",
+}
+
+__all__ = [
+    "Classifier",
+    "Machine",
+    "Prediction",
+    "ResnetsError",
+    "TrainedRun",
+    "UserError",
+    "__version__",
+    "build",
+    "evaluate",
+    "load",
+    "recipe",
+    "shorten",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name where it lives."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

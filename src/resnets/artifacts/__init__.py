@@ -1,0 +1,1 @@
+"""What training leaves behind: the run directory and the model folder."""

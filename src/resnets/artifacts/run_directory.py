@@ -1,0 +1,237 @@
+"""The run directory: configuration, environment, metrics, checkpoints and the finished model of one run."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from resnets.specs import io
+from resnets.specs.errors import RunError, SpecError
+from resnets.specs.run import TrainSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PACKAGES = ("resnets", "torch", "torchvision", "numpy", "pillow", "scikit-learn")
+
+
+@dataclass(frozen=True, slots=True)
+class RunDirectory:
+    """Paths inside one run directory, and what is written there."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """The resolved spec."""
+        return self.path / "config.json"
+
+    @property
+    def environment(self) -> Path:
+        """Versions, commit, hardware and command."""
+        return self.path / "env.json"
+
+    @property
+    def metrics(self) -> Path:
+        """One JSON object a line."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def tensorboard(self) -> Path:
+        """Event files."""
+        return self.path / "tensorboard"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Checkpoints, and `latest`, which names one."""
+        return self.path / "checkpoints"
+
+    @property
+    def model(self) -> Path:
+        """The model folder, there when the run is finished."""
+        return self.path / "model"
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the run has ended and left its model."""
+        return (self.model / "config.json").is_file()
+
+    def saved_spec(self) -> TrainSpec | None:
+        """Return the spec of the run that lives here, or None where there is none yet.
+
+        Raises:
+            RunError: `config.json` is damaged, or the path is a file.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise RunError(f"--run {self.path} is a file; name a folder that is new or holds a run.")
+        if not self.config.is_file():
+            return None
+        return read_spec(self.config)
+
+    def check_same(self, spec: TrainSpec) -> None:
+        """Refuse a directory that holds another run.
+
+        Raises:
+            RunError: naming the fields that differ.
+        """
+        saved = self.saved_spec()
+        if saved is None or io.spec_hash(saved) == io.spec_hash(spec):
+            return
+        ours, theirs = io.to_json(saved), io.to_json(spec)
+        ours.pop("recipe"), theirs.pop("recipe")
+        changes = io.differences(ours, theirs)
+        shown = "; ".join(changes[:6]) + (f"; and {len(changes) - 6} more" if len(changes) > 6 else "")
+        raise RunError(
+            f"{self.path} holds a run of another spec ({shown}). Nothing was changed: choose another --run, or give "
+            "the same spec to go on."
+        )
+
+    def create(self, spec: TrainSpec) -> None:
+        """Make the folder, and write `config.json` where there is none yet, and `env.json` anew.
+
+        Raises:
+            RunError: the folder cannot be written.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            if not self.config.exists():
+                write_json(self.config, io.to_json(spec))
+            write_json(self.environment, environment())
+        except OSError as error:
+            raise _unwritable(self.path, error) from error
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep a second process from training into the same folder until the end of the block.
+
+        Raises:
+            RunError: another process trains here, or the folder cannot be written.
+        """
+        try:
+            import fcntl
+        except ImportError:  # Windows
+            yield
+            return
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            file = (self.path / ".lock").open("w")
+        except OSError as error:
+            raise _unwritable(self.path, error) from error
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise RunError(f"Another process is training in {self.path}; wait for it or choose another --run.") from error
+            except OSError:  # a file system without locks
+                pass
+            yield
+
+
+def read_spec(path: Path) -> TrainSpec:
+    """Return the spec in a `config.json`.
+
+    Raises:
+        RunError: the file cannot be read or does not hold a spec.
+    """
+    try:
+        return io.from_json(TrainSpec, json.loads(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise RunError(f"{path} cannot be read: {error.strerror}.") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise RunError(f"{path} is not valid JSON ({error}); the run it belongs to cannot be identified.") from error
+    except SpecError as error:
+        raise RunError(f"{path} does not hold a training spec: {error}") from error
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` to `path` so that the file is either the old one or complete."""
+    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            json.dump(value, file, indent=2, ensure_ascii=False)
+            file.write("\n")
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def environment() -> dict[str, Any]:
+    """Return versions, commit, hardware and command of this process."""
+    versions = {}
+    for package in PACKAGES:
+        with suppress(metadata.PackageNotFoundError):
+            versions[package] = metadata.version(package)
+    return {
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "python": platform.python_version(),
+        "versions": versions,
+        "commit": _commit(),
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "gpu": _gpu(),
+    }
+
+
+def _commit() -> dict[str, Any] | None:
+    """Return the commit of the source tree this package runs from, None where it is installed without one."""
+    here = Path(__file__).resolve().parent
+    try:
+        inside = subprocess.run(
+            ["git", "-C", str(here), "ls-files", "--error-unmatch", __file__], capture_output=True, timeout=10
+        )
+        if inside.returncode != 0:
+            return None
+        commit = subprocess.run(
+            ["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=True
+        ).stdout.strip()
+        changes = subprocess.run(
+            ["git", "-C", str(here), "status", "--porcelain", "--untracked-files=no"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        ).stdout
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return {"sha": commit, "modified": bool(changes.strip())}
+
+
+def _processor() -> str:
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _gpu() -> str | None:
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_available():
+        return None
+    return torch.cuda.get_device_name()
+
+
+def _unwritable(path: Path, error: OSError) -> RunError:
+    reasons = {
+        errno.EACCES: "you may not write there",
+        errno.EROFS: "the file system is read-only",
+        errno.ENOSPC: "the disk is full",
+        errno.ENOTDIR: "a part of the path is a file",
+        errno.EEXIST: "a file of this name exists",
+    }
+    reason = reasons.get(error.errno or 0, error.strerror or str(error))
+    return RunError(f"The run directory {path} cannot be written: {reason}. Choose another with --run.")

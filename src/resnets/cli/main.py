@@ -1,0 +1,80 @@
+"""The command `resnets`: finds the command's file, and turns errors into one line and an exit code."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+
+from resnets import __version__
+from resnets.specs.errors import InterruptedRunError, ResnetsError, near_misses
+
+COMMANDS = {
+    "demo": "train a plain and a residual net side by side: the paper's claim in two minutes",
+    "train": "train a recipe; run again, it resumes",
+    "evaluate": "test errors of a trained model, or of several as an ensemble",
+    "predict": "the most probable classes of images",
+    "describe": "an architecture as in Table 1: layers, parameters, multiply-adds, memory",
+}
+
+HELP = f"""\
+Deep residual learning (He, Zhang, Ren and Sun, 2015): train, test, study and ship the paper's networks.
+
+usage: resnets COMMAND [ARGUMENTS]     resnets COMMAND --help
+
+commands:
+{chr(10).join(f"  {name:<10} {line}" for name, line in COMMANDS.items())}
+
+begin here:
+  resnets demo                                      no data needed
+  resnets train cifar10.resnet20                    Table 6; downloads CIFAR-10 (--steps 6400 for a tenth)
+  resnets train folder.scratch --data photos/       your own images, one subfolder a class
+  resnets evaluate runs/folder.scratch-seed0 --data photos/
+  resnets predict  runs/folder.scratch-seed0 cat.jpg
+
+options:
+  -h, --help   this text           --version   the version           --debug   show the traceback of an error
+
+exit codes: 0 done   1 failed   2 wrong usage or input   75 stopped by SIGTERM, saved   130 Ctrl-C, saved
+"""
+
+
+def main(arguments: list[str]) -> int:
+    """Run the command that `arguments` name and return the exit code."""
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(HELP, end="")
+        return 0 if arguments else 2
+    if arguments[0] == "--version":
+        print(f"resnets {__version__}")
+        return 0
+    command, *rest = arguments
+    if command not in COMMANDS:
+        message = f"There is no command {command!r}.{near_misses(command, COMMANDS)} `resnets --help` lists them."
+        print(f"error: {message}", file=sys.stderr)
+        return 2
+    debug = "--debug" in rest
+    module = importlib.import_module(f"resnets.cli.{command}")
+    try:
+        return module.main([argument for argument in rest if argument != "--debug"])
+    except InterruptedRunError as interruption:
+        print(interruption, file=sys.stderr)
+        return interruption.exit_code
+    except ResnetsError as error:
+        if debug:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        if debug:
+            raise
+        print("Stopped.", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader of our output went away (`resnets describe | head`); leave quietly.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def entry() -> None:
+    """Start the command line."""
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,179 @@
+"""`resnets train`: a recipe, changed from the command line, trained or resumed."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import io as text_io
+import json
+import re
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from resnets.cli import flags
+from resnets.recipes.find import list_recipes, recipe
+from resnets.specs import io
+from resnets.specs.errors import UserError
+from resnets.specs.run import TrainSpec, shorten
+
+if TYPE_CHECKING:
+    from resnets.tasks.classify.train import TrainedRun
+
+DESCRIPTION = """\
+Train a recipe. The same command resumes an interrupted run; on a finished one it says so and exits with 0.
+Every field of the run can be changed by its path, as in --optimizer.base-lr 0.05.
+"""
+EPILOG = """\
+examples:
+  resnets train --list                                          all recipes, a line each
+  resnets train digits.resnet20                                 half a minute on a CPU
+  resnets train cifar10.resnet56 --data-root ~/data             Table 6 of the paper
+  resnets train cifar10.resnet56 --steps 6400                   a tenth of it, schedule scaled to the same shape
+  resnets train cifar10.resnet20 --optimizer.base-lr 0.05 --seed 1 --run runs/lower-lr
+  resnets train cifar10.resnet20 schedule:cosine                another schedule; the fields of the choice follow it
+  resnets train folder.scratch --data photos/ --precision bf16  your own images, one subfolder a class
+  resnets train --from runs/lower-lr/config.json --run runs/again
+  resnets train cifar10.resnet20 --print-config                 the resolved run as JSON, without training
+  resnets train cifar10.resnet20 --fields                       every field that can be changed, with its default
+"""
+
+
+def main(arguments: list[str]) -> int:
+    """Train the recipe that `arguments` name."""
+    parser = _parser()
+    given, rest = parser.parse_known_args(arguments)
+    if given.list:
+        _print_list(given.json)
+        return 0
+    spec = _spec(parser, given, rest)
+    if given.print_config:
+        print(json.dumps(io.to_json(spec), indent=2))
+        return 0
+    from resnets import api
+
+    trained = api.train(
+        spec,
+        data=given.data,
+        data_root=given.data_root,
+        run=given.run,
+        machine=flags.machine(given),
+        command=shlex.join(["resnets", "train", *arguments]),
+        quiet=given.quiet,
+    )
+    if _is_first_rank():
+        _print_result(trained, given.json)
+    return 0
+
+
+def _parser() -> flags.Parser:
+    parser = flags.Parser("train", DESCRIPTION, "RECIPE [--data DATA] [--run DIR] [options] [fields]", EPILOG)
+    parser.add_argument("recipe", nargs="?", help="such as cifar10.resnet56, or mypackage.module:function of your own")
+    parser.add_argument("--from", dest="config", metavar="CONFIG", help="replay the config.json of a run, instead of a recipe")
+    parser.add_argument("--list", action="store_true", help="list the recipes and stop")
+    parser.add_argument("--print-config", action="store_true", help="print the resolved run as JSON and stop")
+    parser.add_argument("--fields", action="store_true", help="list every field of the run that can be changed, and stop")
+    flags.add_data(parser)
+    group = parser.add_argument_group("run")
+    group.add_argument("--run", metavar="DIR", help="run directory (default: runs/RECIPE-seedN)")
+    group.add_argument("--seed", type=int, metavar="N", help="seed of weights, order and augmentation")
+    group.add_argument("--steps", type=int, metavar="N", help="shorten to N steps, with the schedule scaled to the same shape")
+    group.add_argument("--quiet", action="store_true", help="show no progress")
+    machine = flags.add_machine(parser)
+    machine.add_argument("--channels-last", choices=("auto", "yes", "no"), default="auto", help="memory layout n h w c")
+    machine.add_argument("--compile", action="store_true", help="compile the model: a slower start, faster steps")
+    machine.add_argument("--checkpoint-every", type=int, default=1_000, metavar="N", help="steps between checkpoints (1000)")
+    machine.add_argument("--keep-checkpoints", type=int, default=0, metavar="N", help="newest to keep; 0 keeps all")
+    flags.add_json(parser)
+    return parser
+
+
+def _spec(parser: flags.Parser, given: argparse.Namespace, rest: list[str]) -> TrainSpec:
+    if (given.recipe is None) == (given.config is None):
+        parser.error("name one recipe, such as cifar10.resnet20, or --from CONFIG")
+    if given.recipe is not None:
+        spec = recipe(given.recipe)
+        if ":" in given.recipe and not spec.recipe:
+            spec = dataclasses.replace(spec, recipe=given.recipe)
+    else:
+        from resnets.artifacts.run_directory import read_spec
+
+        spec = read_spec(Path(given.config))
+    if given.fields:
+        rest = [*rest, "--help"]
+    spec = _override(spec, rest)
+    if given.seed is not None:
+        spec = dataclasses.replace(spec, seed=given.seed)
+    if given.steps is not None:
+        spec = shorten(spec, given.steps)
+    return spec
+
+
+def _override(spec: TrainSpec, arguments: list[str]) -> TrainSpec:
+    """Return the spec with the fields changed that `arguments` name by their paths."""
+    if not arguments:
+        return spec
+    import tyro
+
+    output, errors = text_io.StringIO(), text_io.StringIO()
+    try:
+        with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
+            changed = tyro.cli(
+                TrainSpec,
+                default=spec,
+                prog="resnets train RECIPE",
+                args=arguments,
+                config=(tyro.conf.CascadeSubcommandArgs,),
+            )
+    except SystemExit as stop:
+        if not stop.code:
+            sys.stdout.write(output.getvalue())
+            raise
+        raise UserError(_tyro_message(output.getvalue() + errors.getvalue(), arguments)) from None
+    return changed
+
+
+def _tyro_message(text: str, arguments: list[str]) -> str:
+    """Return tyro's boxed message as one or two plain lines."""
+    text = re.sub(r"\x1b\[[0-9;]*m", "", text)
+    lines = [line.strip(" │╭╮╰╯─|+") for line in text.splitlines()]
+    lines = [line for line in lines if line and "Parsing error" not in line and "--help" not in line]
+    message = " ".join(lines) or f"The arguments {shlex.join(arguments)} were not understood."
+    return f"{message.rstrip('.')}. `resnets train RECIPE --fields` lists every field."
+
+
+def _is_first_rank() -> bool:
+    import os
+
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _print_list(as_json: bool) -> None:
+    recipes = list(list_recipes())
+    if as_json:
+        print(json.dumps([{"recipe": name, "about": line} for name, line in recipes], indent=2))
+        return
+    width = max(len(name) for name, _ in recipes)
+    for name, line in recipes:
+        print(f"{name:<{width}}  {line}")
+
+
+def _print_result(trained: TrainedRun, as_json: bool) -> None:
+    metrics = trained.metrics
+    if as_json:
+        print(json.dumps({"run": str(trained.path), "was_finished": trained.was_finished} | metrics, indent=2))
+        return
+    if trained.was_finished:
+        print(f"{trained.path} is finished; nothing to do.")
+    split = "test" if metrics["split"] == "test" else f"{metrics['split']} (this dataset has no test split)"
+    top5 = "" if metrics["top5_error"] is None else f", top-5 {metrics['top5_error']:.2f} %"
+    print(f"top-1 error {metrics['top1_error']:.2f} %{top5}, on {metrics['images']:,} images of {split}")
+    if metrics["steps"] < metrics["full_steps"]:
+        share = metrics["steps"] / metrics["full_steps"]
+        print(f"after {metrics['steps']:,} steps: {share:.0%} of the recipe's {metrics['full_steps']:,}")
+    skipped = len(metrics["skipped"]) + metrics["left_out_in_training"]
+    if skipped:
+        print(f"{skipped} images could not be read and are in no score; the log names them")
+    print(f"model {trained.path / 'model'}")

@@ -1,0 +1,1 @@
+"""Labelled images: reading datasets, decoding and preprocessing images, ordering and batching them."""

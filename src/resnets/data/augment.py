@@ -1,0 +1,71 @@
+"""Where training images are cropped and whether they are mirrored, from given random numbers.
+
+He et al. 2015, Sec. 4.2, for the crop of a padded image; the crop of a random share of the area is the later
+"Inception-style" one (Szegedy et al. 2015), for images of different sizes.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float64, Int64
+
+from resnets.specs.data import AreaCrop, PadCrop
+
+PAD_CROP_DRAWS = 3
+"""Random numbers that `pad_crops` takes an image."""
+AREA_CROP_DRAWS = 5
+"""Random numbers that `area_crop_box` (the first four) and `mirrored` (the last) take an image."""
+
+
+class PadCrops(NamedTuple):
+    """Crops of padded images, one a row: the upper left corner in the padded image, then the mirroring."""
+
+    tops: Int64[np.ndarray, " n"]
+    lefts: Int64[np.ndarray, " n"]
+    flips: Bool[np.ndarray, " n"]
+
+
+def pad_crops(augment: PadCrop, uniforms: Float64[np.ndarray, "n 3"]) -> PadCrops:
+    """Return crops at places drawn uniformly from 0 ... 2 * pad_px; half of them are mirrored if `augment` says so."""
+    corners = (uniforms[:, :2] * (2 * augment.pad_px + 1)).astype(np.int64)
+    return PadCrops(corners[:, 0], corners[:, 1], mirrored(augment, uniforms[:, 2]))
+
+
+def mirrored(augment: PadCrop | AreaCrop, uniforms: Float64[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
+    """Return which images are mirrored left and right: each with probability 1/2, or none."""
+    return (uniforms < 0.5) & augment.flip
+
+
+def area_crop_box(
+    augment: AreaCrop, width: int, height: int, uniforms: Float64[np.ndarray, " 4"]
+) -> tuple[float, float, float, float]:
+    """Return the crop (left, top, right, bottom) of an image, in pixels and fractions of them, half-open.
+
+    The share of the area is uniform in [min_area, 1]. The aspect ratio is log-uniform in
+    [1 / max_aspect, max_aspect], cut to those at which a crop of this area fits, so no draw has to be repeated.
+    An image so elongated that such a crop cannot cover its share gets one that covers what it can.
+    """
+    elongation = max(width, height) / min(width, height)
+    largest = min(1.0, augment.max_aspect / elongation)
+    smallest = min(augment.min_area, largest)
+    area = (smallest + (largest - smallest) * float(uniforms[0])) * width * height
+    narrowest = max(1 / augment.max_aspect, area / height**2)
+    widest = max(narrowest, min(augment.max_aspect, width**2 / area))
+    aspect = narrowest * (widest / narrowest) ** float(uniforms[1])
+    # Rounding can make a crop larger than its image by the last bit.
+    crop_width = min(float(width), math.sqrt(area * aspect))
+    crop_height = min(float(height), math.sqrt(area / aspect))
+    left = (width - crop_width) * float(uniforms[2])
+    top = (height - crop_height) * float(uniforms[3])
+    return left, top, min(float(width), left + crop_width), min(float(height), top + crop_height)
+
+
+def area_crop_decode_px(augment: AreaCrop, crop_px: int, uniforms: Float64[np.ndarray, " 4"]) -> int:
+    """Return the shorter side at which an image may be decoded so that its crop still has `crop_px` pixels a side.
+
+    It is known before the image is: both sides of the crop are at least sqrt(share / max_aspect) times the
+    shorter side of the image, whatever its shape.
+    """
+    share = augment.min_area + (1 - augment.min_area) * float(uniforms[0])
+    return math.ceil(crop_px * math.sqrt(augment.max_aspect / share))

@@ -1,0 +1,196 @@
+"""From an image file to RGB or gray pixels, upright and of 8 bits, whatever the file's format and mode.
+
+Transparent images are laid on white, the background on which most of them were drawn; 16-bit gray is scaled to
+8 bits. Of an animation, the first frame is taken. Only the formats listed here are tried, so that no file can
+reach a reader that runs another program (EPS).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import stat
+import sys
+import threading
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, Literal
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from resnets.specs.errors import ImageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+MAX_PIXELS = 178_956_970
+"""Largest width x height that is decoded: where Pillow itself refuses, about half a gigabyte of RGB."""
+
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "PPM", "JPEG2000", "AVIF", "TGA", "ICO")
+EXTENSIONS = frozenset(
+    ".jpg .jpeg .jpe .jfif .png .apng .webp .bmp .dib .gif .tif .tiff .ppm .pgm .pbm .pnm .jp2 .j2k .avif .tga .ico".split()
+)
+
+_ORIENTATION = 0x0112
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def is_image_name(name: str) -> bool:
+    """Return whether a file name has the extension of a format that `read_image` reads, in any case."""
+    return Path(name).suffix.lower() in EXTENSIONS
+
+
+def read_image(
+    source: str | Path | BinaryIO,
+    *,
+    color: Literal["rgb", "gray"] = "rgb",
+    max_pixels: int = MAX_PIXELS,
+    at_least_px: int | None = None,
+) -> Image.Image:
+    """Return the image in `source` (a path or a seekable file of bytes), upright, in mode "RGB" or "L".
+
+    Args:
+        max_pixels: Refuse a larger width x height, from the header alone; never above Pillow's own limit.
+        at_least_px: Allow a JPEG to be decoded at 1/2, 1/4 or 1/8 of its size, the shorter side staying at least
+            this long. Several times faster for large photographs; the pixels differ from a full decode.
+
+    Raises:
+        ImageError: the file cannot be read. The message is the reason alone; the caller knows which file it was.
+    """
+    if not isinstance(source, str | Path):
+        return _decode(source, color, max_pixels, at_least_px)
+    try:
+        if not stat.S_ISREG(Path(source).stat().st_mode):  # opening a pipe would wait for a writer
+            raise ImageError("it is a folder" if Path(source).is_dir() else "it is not a regular file")
+        with Path(source).open("rb") as file:
+            return _decode(file, color, max_pixels, at_least_px)
+    except FileNotFoundError:
+        raise ImageError("there is no such file") from None
+    except PermissionError:
+        raise ImageError("permission to read the file is denied") from None
+    except (OSError, ValueError) as error:  # ValueError: a null character in the path
+        raise ImageError(f"the file cannot be opened ({error})") from error
+
+
+def to_color(image: Image.Image, color: Literal["rgb", "gray"]) -> Image.Image:
+    """Return a decoded image of any mode as 8-bit "RGB" or "L", transparency laid on white.
+
+    Raises:
+        ImageError: the mode has no defined way to 8 bits.
+    """
+    mode = "L" if color == "gray" else "RGB"
+    if image.mode == mode and "transparency" not in image.info:
+        return image
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
+        return Image.fromarray(_eight_bits(np.asarray(image))).convert(mode)
+    if image.mode in ("I", "F"):
+        raise ImageError("it has 32-bit pixels, whose range is not defined; convert it to 8 or 16 bits a channel")
+    try:
+        if image.has_transparency_data:
+            # The premultiplied modes convert to their plain form only.
+            plain = image.convert({"La": "LA", "RGBa": "RGBA"}.get(image.mode, image.mode)).convert("RGBA")
+            image = Image.alpha_composite(Image.new("RGBA", plain.size, "white"), plain)
+        return image.convert(mode)
+    except ValueError as error:
+        raise ImageError(f"its pixels are of mode {image.mode}, which cannot be converted to {mode}") from error
+
+
+def _decode(
+    file: BinaryIO, color: Literal["rgb", "gray"], max_pixels: int, at_least_px: int | None
+) -> Image.Image:
+    try:
+        with _pillow_warnings_ignored(), Image.open(file, formats=_formats()) as image:
+            if image.width * image.height > max_pixels:
+                raise ImageError(_too_large(f"{image.width} x {image.height}", max_pixels))
+            if at_least_px is not None:
+                image.draft(None, (at_least_px, at_least_px))
+            image.load()
+            return _upright(to_color(image, color), _orientation(image))
+    except ImageError:
+        raise
+    except UnidentifiedImageError:
+        raise ImageError(_unidentified(file)) from None
+    except Image.DecompressionBombError:
+        raise ImageError(_too_large("its width x height", min(max_pixels, MAX_PIXELS))) from None
+    # Pillow's readers answer damaged bytes with almost any exception: SyntaxError, struct.error, KeyError, …
+    except Exception as error:
+        if "truncated" in str(error).lower() or isinstance(error, EOFError):
+            raise ImageError(f"it is cut off: the file ends before the image does ({error})") from error
+        raise ImageError(f"it is damaged ({str(error) or type(error).__name__})") from error
+
+
+def _formats() -> tuple[str, ...]:
+    if "TIFF" not in Image.OPEN:
+        Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+def _too_large(size: str, limit: int) -> str:
+    return f"it is too large: {size} is above the limit of {limit / 1e6:.0f} million pixels"
+
+
+def _unidentified(file: BinaryIO) -> str:
+    file.seek(0)
+    start = file.read(512)
+    if not start:
+        return "it is empty (0 bytes)"
+    if not start.strip(b"\0"):
+        return "it holds no image: it begins with zeros, as after a broken copy"
+    if start.isascii() and b"\0" not in start:
+        return "it is a text file, not an image"
+    return "it is not an image that can be read (JPEG, PNG, WebP, BMP, GIF, TIFF, PPM, …), or its header is damaged"
+
+
+def _orientation(image: Image.Image) -> int:
+    # Asked after load(): some formats keep the tag behind the pixels, and Pillow turns TIFF itself and drops the tag.
+    try:
+        return image.getexif().get(_ORIENTATION, 1)
+    except Exception:  # damaged EXIF data, in as many ways as damaged images; the pixels are sound
+        return 1
+
+
+def _upright(image: Image.Image, orientation: int) -> Image.Image:
+    turn = _UPRIGHT.get(orientation)
+    return image if turn is None else image.transpose(turn)
+
+
+def _eight_bits(pixels: np.ndarray) -> np.ndarray:
+    return ((pixels.astype(np.uint32) * 255 + 32_767) // 65_535).astype(np.uint8)
+
+
+_warnings_lock = threading.Lock()
+_warnings_depth = 0
+_warnings_saved: warnings.catch_warnings | None = None
+
+
+@contextlib.contextmanager
+def _pillow_warnings_ignored() -> Iterator[None]:
+    """Ignore Pillow's warnings about files (odd metadata, large sizes), while any thread decodes.
+
+    `warnings.catch_warnings` alone is not safe in threads: two that overlap can leave the filter behind. The first
+    to come sets it, the last to go removes it.
+    """
+    global _warnings_depth, _warnings_saved
+    with _warnings_lock:
+        if _warnings_depth == 0:
+            _warnings_saved = warnings.catch_warnings()
+            _warnings_saved.__enter__()
+            warnings.filterwarnings("ignore", module=r"PIL\.")
+        _warnings_depth += 1
+    try:
+        yield
+    finally:
+        with _warnings_lock:
+            _warnings_depth -= 1
+            if _warnings_depth == 0 and _warnings_saved is not None:
+                _warnings_saved.__exit__(*sys.exc_info())
+                _warnings_saved = None
+

@@ -1,0 +1,265 @@
+"""Batches of images that are files: worker processes decode and crop them to bytes, the device does the rest.
+
+A broken image is never replaced. Its batch is one smaller, and the batch names it.
+"""
+
+import itertools
+import signal
+import threading
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from jaxtyping import Float64, Int64, UInt8
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
+
+from resnets.data.augment import AREA_CROP_DRAWS, area_crop_box, area_crop_decode_px, mirrored
+from resnets.data.decode import read_image
+from resnets.data.order import TrainingStream
+from resnets.data.preprocess import Preprocessor
+from resnets.data.splits import Batch, FileSplit, Skipped
+from resnets.specs.data import AreaCrop
+from resnets.specs.errors import DataError, ImageError, ResnetsError
+
+TERMINATION_GRACE_SECONDS = 30
+"""How long a worker goes on after SIGTERM, so that the run it belongs to can finish its step and save."""
+
+_FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+
+
+class DecodedBatch(NamedTuple):
+    """What a worker sends: the pixels of the images that could be read, and which could not."""
+
+    pixels: UInt8[Tensor, "n height width channels"]
+    labels: Int64[Tensor, " n"]
+    indices: Int64[Tensor, " n"]
+    skipped: tuple[Skipped, ...]
+
+
+class _ImageReader(Protocol):
+    def __call__(self, place: int, path: Path) -> UInt8[np.ndarray, "height width channels"]:
+        """Return the pixels of the image at `path`, number `place` of its batch."""
+        ...
+
+
+class TrainingFiles(TorchDataset[DecodedBatch]):
+    """The passes of the training stream, numbered from the first of step 0; augmented with `AreaCrop`."""
+
+    def __init__(self, split: FileSplit, preprocessor: Preprocessor, augment: AreaCrop, stream: TrainingStream) -> None:
+        """Keep what the workers need."""
+        self._split = split
+        self._preprocessor = preprocessor
+        self._augment = augment
+        self._stream = stream
+
+    def __getitem__(self, number: int) -> DecodedBatch:
+        """Return the images of pass `number` that can be read."""
+        step, part = divmod(number, self._stream.accumulation)
+        positions = self._stream.passes(step)[part]
+        draws = self._stream.uniforms(positions, AREA_CROP_DRAWS)
+        flips = mirrored(self._augment, draws[:, 4])
+
+        def read(place: int, path: Path) -> UInt8[np.ndarray, "height width channels"]:
+            pixels = read_area_crop(path, self._augment, self._preprocessor, draws[place, :4])
+            return pixels[:, ::-1] if flips[place] else pixels
+
+        return _decode(self._split, self._stream.indices(positions), self._preprocessor, read)
+
+
+class EvaluationFiles(TorchDataset[DecodedBatch]):
+    """Images of a split in batches, as the preprocessing has them."""
+
+    def __init__(self, split: FileSplit, preprocessor: Preprocessor, batches: list[Int64[np.ndarray, " n"]]) -> None:
+        """Keep what the workers need; `batches` holds the indices of the images of each batch."""
+        self._split = split
+        self._preprocessor = preprocessor
+        self._batches = batches
+
+    def __getitem__(self, number: int) -> DecodedBatch:
+        """Return the images of batch `number` that can be read."""
+        return _decode(
+            self._split,
+            self._batches[number],
+            self._preprocessor,
+            lambda place, path: self._preprocessor.read(path),
+        )
+
+
+def read_area_crop(
+    path: Path, augment: AreaCrop, preprocessor: Preprocessor, uniforms: Float64[np.ndarray, " 4"]
+) -> UInt8[np.ndarray, "height width channels"]:
+    """Return a random crop of the image at `path`, resized to the model's size and in its channel order.
+
+    Raises:
+        ImageError: The image cannot be read.
+    """
+    side = preprocessor.spec.crop_px
+    image = read_image(path, color=preprocessor.decode_color, at_least_px=area_crop_decode_px(augment, side, uniforms))
+    cropped = image.resize(
+        (side, side),
+        _FILTERS[preprocessor.spec.interpolation],
+        box=area_crop_box(augment, image.width, image.height, uniforms),
+        # Averages whole blocks of pixels first where the image is several times too large.
+        reducing_gap=2.0,
+    )
+    return preprocessor.arrange(np.asarray(cropped))
+
+
+def decoded_batches(
+    dataset: TorchDataset[DecodedBatch], numbers: Iterable[int], *, workers: int, device: torch.device
+) -> Iterator[DecodedBatch]:
+    """Yield `dataset[number]` for each of `numbers`, in this order, read ahead by worker processes (0: none).
+
+    The processes end when the iterator is closed or used up.
+
+    Raises:
+        ResnetsError: A worker process died.
+    """
+    loader = DataLoader(
+        dataset,
+        batch_size=None,
+        sampler=numbers,
+        num_workers=workers,
+        pin_memory=device.type == "cuda",
+        worker_init_fn=_start_worker,
+        # Its own generator: the loader draws a number from it that would otherwise come from the run's.
+        generator=torch.Generator(),
+    )
+    decoded = _iterator_without_child_signal(loader)
+    while True:
+        try:
+            batch = next(decoded)
+        except StopIteration:
+            return
+        except RuntimeError as error:
+            if str(error).startswith("DataLoader worker"):
+                raise _worker_death(error, workers) from error
+            raise
+        yield batch
+
+
+def to_device(batch: DecodedBatch, preprocessor: Preprocessor, device: torch.device, channels_last: bool) -> Batch:
+    """Return a decoded batch on `device`, normalised there."""
+    pixels = batch.pixels.to(device, non_blocking=True).permute(0, 3, 1, 2)
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    return Batch(
+        images=preprocessor.normalize(pixels).contiguous(memory_format=layout),
+        labels=batch.labels.to(device, non_blocking=True),
+        indices=batch.indices.numpy(),
+        skipped=tuple(batch.skipped),
+    )
+
+
+class FileBatches:
+    """Endless training batches of a `FileSplit`; see `TrainingBatches`."""
+
+    def __init__(
+        self,
+        split: FileSplit,
+        preprocessor: Preprocessor,
+        augment: AreaCrop,
+        stream: TrainingStream,
+        *,
+        device: torch.device,
+        channels_last: bool,
+        workers: int,
+    ) -> None:
+        """Keep what is needed; the worker processes start with the first batch."""
+        self._files = TrainingFiles(split, preprocessor, augment, stream)
+        self._preprocessor = preprocessor
+        self._stream = stream
+        self._device = device
+        self._channels_last = channels_last
+        self._workers = workers
+        self._decoded: Any = None
+
+    @property
+    def num_images(self) -> int:
+        """Number of files of the split."""
+        return self._stream.num_images
+
+    def batches(self, first_step: int) -> Iterator[Batch]:
+        """Yield a batch for each forward and backward pass from `first_step` on, without end.
+
+        Ends what an earlier call began.
+
+        Raises:
+            DataError: No image of a batch can be read.
+            ResnetsError: A worker process died.
+        """
+        self.close()
+        numbers = itertools.count(first_step * self._stream.accumulation)
+        self._decoded = decoded_batches(self._files, numbers, workers=self._workers, device=self._device)
+        return map(self._batch, self._decoded)
+
+    def close(self) -> None:
+        """End the worker processes."""
+        if self._decoded is not None:
+            self._decoded.close()
+            self._decoded = None
+
+    def _batch(self, decoded: DecodedBatch) -> Batch:
+        if not len(decoded.indices):
+            first = decoded.skipped[0]
+            raise DataError(
+                f"none of the {len(decoded.skipped)} images of a training batch can be read; the first is "
+                f"{first.path}: {first.reason}. Check that the data is still there and can be read."
+            )
+        return to_device(decoded, self._preprocessor, self._device, self._channels_last)
+
+
+def _decode(
+    split: FileSplit, indices: Int64[np.ndarray, " n"], preprocessor: Preprocessor, read: _ImageReader
+) -> DecodedBatch:
+    spec = preprocessor.spec
+    pixels = np.empty((len(indices), spec.crop_px, spec.crop_px, spec.channels), np.uint8)
+    readable: list[int] = []
+    skipped: list[Skipped] = []
+    for place, index in enumerate(indices.tolist()):
+        path = split.paths[index]
+        try:
+            pixels[len(readable)] = read(place, path)
+        except ImageError as error:
+            skipped.append(Skipped(str(path), str(error)))
+        else:
+            readable.append(index)
+    kept = np.array(readable, dtype=np.int64)
+    return DecodedBatch(
+        torch.from_numpy(pixels[: len(readable)]),
+        torch.from_numpy(split.labels[kept]),
+        torch.from_numpy(kept),
+        tuple(skipped),
+    )
+
+
+def _iterator_without_child_signal(loader: DataLoader[DecodedBatch]) -> Iterator[DecodedBatch]:
+    """Start `loader`, so that the death of a worker is reported where the next batch is asked for.
+
+    torch also reports it from a handler of SIGCHLD, in the middle of whatever the run is doing, half a weight
+    update included.
+    """
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "SIGCHLD"):
+        return iter(loader)
+    handler = signal.getsignal(signal.SIGCHLD)
+    iterator = iter(loader)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL if handler is None else handler)
+    return iterator
+
+
+def _start_worker(_: int) -> None:
+    """Leave signals to the parent: a terminal and a scheduler send them to every process of the run."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "SIGALRM"):
+        signal.signal(signal.SIGTERM, lambda *_: signal.alarm(TERMINATION_GRACE_SECONDS))
+
+
+def _worker_death(error: RuntimeError, workers: int) -> ResnetsError:
+    return ResnetsError(
+        f"a process that reads images died ({' '.join(str(error).split())}), most often because memory or /dev/shm "
+        f"is full. Choose fewer than --workers {workers} (0 reads in the run's own process) and run again."
+    )

@@ -1,0 +1,130 @@
+"""Which image is trained on when, and the random numbers that vary it: pure functions of the seed and the position.
+
+A run has one endless stream of images: the permutations of its epochs, one after the other (the images are
+shuffled anew in every epoch; He et al. 2015 as released). Step s of a global batch G takes the positions
+s * G ... (s + 1) * G - 1 of it, so every batch is full. Since nothing depends on what was drawn before, the
+number of processes, the number of workers and an interruption cannot change what the model sees.
+
+Random words come from SplitMix64 (Steele, Lea and Flood 2014), used as a function of a counter. NumPy's own
+generators are not used because their streams may change between releases.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
+
+import numpy as np
+from jaxtyping import Float64, Int64, UInt64
+
+from resnets.specs.errors import DataError, SpecError
+
+ORDER_STREAM: Final = 0
+"""Random numbers that order the images of an epoch."""
+AUGMENT_STREAM: Final = 1
+"""Random numbers that crop and mirror an image."""
+
+_INCREMENT: Final = np.uint64(0x9E3779B97F4A7C15)
+
+
+def _mix(words: UInt64[np.ndarray, "*shape"]) -> UInt64[np.ndarray, "*shape"]:
+    """Return SplitMix64's output function of each word: a bijection without visible structure."""
+    words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return words ^ (words >> np.uint64(31))
+
+
+def _random_words(
+    seed: int, positions: Int64[np.ndarray, " n"], num_draws: int, stream: int
+) -> UInt64[np.ndarray, "n draws"]:
+    # One-dimensional arrays throughout: NumPy lets arrays wrap around, but warns where a scalar does.
+    key = _mix(np.array([seed], dtype=np.uint64) + _INCREMENT)
+    key = _mix((key ^ np.uint64(stream)) + _INCREMENT)
+    states = _mix(key + positions.astype(np.uint64) * _INCREMENT)
+    return _mix(states[:, None] + np.arange(1, num_draws + 1, dtype=np.uint64) * _INCREMENT)
+
+
+def uniforms(
+    seed: int, positions: Int64[np.ndarray, " n"], num_draws: int, stream: int
+) -> Float64[np.ndarray, "n draws"]:
+    """Return `num_draws` random numbers in [0, 1) for each position; a row depends on nothing but its position.
+
+    Args:
+        seed: seed of the run, 0 ... 2^63 - 1.
+        positions: positions in the training stream, 0 or more.
+        num_draws: numbers a position.
+        stream: what they are for; numbers of different streams are independent.
+    """
+    return (_random_words(seed, positions, num_draws, stream) >> np.uint64(11)) * 2.0**-53
+
+
+@lru_cache(maxsize=4)
+def _permutation(seed: int, epoch: int, num_images: int) -> Int64[np.ndarray, " num_images"]:
+    positions = np.arange(num_images, dtype=np.int64) + epoch * num_images
+    permutation = np.argsort(_random_words(seed, positions, 1, ORDER_STREAM)[:, 0], kind="stable")
+    permutation.flags.writeable = False
+    return permutation.astype(np.int64, copy=False)
+
+
+def sample_indices(seed: int, positions: Int64[np.ndarray, " n"], num_images: int) -> Int64[np.ndarray, " n"]:
+    """Return the index of the image at each position of the training stream."""
+    epochs, places = np.divmod(positions, num_images)
+    indices = np.empty_like(positions)
+    for epoch in np.unique(epochs).tolist():
+        chosen = epochs == epoch
+        indices[chosen] = _permutation(seed, epoch, num_images)[places[chosen]]
+    return indices
+
+
+def rank_positions(step: int, global_batch: int, rank: int, world_size: int) -> Int64[np.ndarray, " n"]:
+    """Return the positions of `step` that process `rank` of `world_size` trains on: a contiguous share of the batch."""
+    share = global_batch // world_size
+    first = step * global_batch + rank * share
+    return np.arange(first, first + share, dtype=np.int64)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainingStream:
+    """The share of the training stream that one process takes, cut into the passes of each step.
+
+    Raises:
+        DataError: A batch is larger than the dataset.
+        SpecError: A batch does not divide into equal passes of equal processes.
+    """
+
+    seed: int
+    """Seed of the run."""
+    num_images: int
+    """Images of the training split."""
+    global_batch: int
+    """Images a step, over all processes."""
+    accumulation: int = 1
+    """Forward and backward passes a step."""
+    rank: int = 0
+    """Number of this process."""
+    world_size: int = 1
+    """Number of processes."""
+
+    def __post_init__(self) -> None:
+        """Refuse batches that cannot be filled or shared out."""
+        if self.global_batch > self.num_images:
+            raise DataError(
+                f"global_batch is {self.global_batch}, but there are only {self.num_images} training images; "
+                f"choose --global-batch {self.num_images} or less."
+            )
+        if self.global_batch % (self.world_size * self.accumulation):
+            raise SpecError(
+                f"global_batch {self.global_batch} does not divide into {self.world_size} process(es) with "
+                f"accumulation {self.accumulation}; processes times accumulation has to divide it."
+            )
+
+    def passes(self, step: int) -> list[Int64[np.ndarray, " n"]]:
+        """Return the positions of each forward and backward pass of `step` in this process."""
+        return np.split(rank_positions(step, self.global_batch, self.rank, self.world_size), self.accumulation)
+
+    def indices(self, positions: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
+        """Return the index of the image at each position."""
+        return sample_indices(self.seed, positions, self.num_images)
+
+    def uniforms(self, positions: Int64[np.ndarray, " n"], num_draws: int) -> Float64[np.ndarray, "n draws"]:
+        """Return the random numbers in [0, 1) that vary the image at each position."""
+        return uniforms(self.seed, positions, num_draws, AUGMENT_STREAM)

@@ -1,0 +1,88 @@
+"""What the readers of datasets return and the loaders take: labelled images, in memory or as files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import torch
+    from jaxtyping import Float, Int64, UInt8
+
+
+class Skipped(NamedTuple):
+    """An image that could not be read."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ResidentSplit:
+    """Images of one size, small enough to live in memory."""
+
+    images: UInt8[np.ndarray, "n height width channels"]
+    labels: Int64[np.ndarray, " n"]
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return len(self.labels)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FileSplit:
+    """Image files of any size, decoded when they are needed."""
+
+    paths: tuple[Path, ...]
+    labels: Int64[np.ndarray, " n"]
+
+    def __len__(self) -> int:
+        """Return the number of files."""
+        return len(self.labels)
+
+
+Split = ResidentSplit | FileSplit
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Dataset:
+    """A labelled dataset and what its reader noticed."""
+
+    name: str
+    """What to call it in a log: digits, cifar10, or the folder's path."""
+    classes: tuple[str, ...]
+    """Class names; a label is an index into them."""
+    splits: dict[str, Split]
+    """"train", and "validation" and "test" where the dataset has them."""
+    fingerprint: str
+    """Hexadecimal digest that changes when images or labels are added, removed or renamed."""
+    notes: tuple[str, ...] = ()
+    """What a person should know: a class without test images, stray files, a split that was made."""
+    skipped: tuple[Skipped, ...] = field(default=())
+    """Files that were found unreadable while the dataset was opened; they are in no split."""
+
+    def relabelled(self, classes: tuple[str, ...]) -> Dataset:
+        """Return the dataset with labels that index `classes`, which hold all of its own."""
+        new_index = np.array([classes.index(name) for name in self.classes], dtype=np.int64)
+        splits = {name: replace(split, labels=new_index[split.labels]) for name, split in self.splits.items()}
+        return replace(self, classes=classes, splits=splits)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Batch:
+    """Normalised images on the device, ready for the model."""
+
+    images: Float[torch.Tensor, "n channels height width"]
+    labels: Int64[torch.Tensor, " n"]
+    indices: Int64[np.ndarray, " n"]
+    """Index of each image in its split."""
+    skipped: tuple[Skipped, ...] = ()
+    """Images that belong into this batch but could not be read."""
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return len(self.indices)

@@ -1,0 +1,84 @@
+"""The record of a run: `metrics.jsonl`, one JSON object a line, and TensorBoard where it is installed."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import math
+import os
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from types import TracebackType
+
+
+class MetricsLog:
+    """Appends lines to `metrics.jsonl`; on other ranks than the first, `path` is None and nothing is written.
+
+    Args:
+        path: the file; None writes nothing.
+        from_step: the step training starts from; later lines of an interrupted run are cut off.
+        tensorboard: folder for event files, written where the package tensorboard is installed.
+    """
+
+    def __init__(self, path: Path | None, *, from_step: int = 0, tensorboard: Path | None = None) -> None:
+        self._file = None
+        self._writer = None
+        if path is None:
+            return
+        cut_after(path, from_step)
+        self._file = path.open("a", encoding="utf-8")
+        if tensorboard is not None and importlib.util.find_spec("tensorboard") is not None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._writer = SummaryWriter(str(tensorboard), purge_step=from_step + 1 if from_step else None)
+
+    def write(self, step: int, split: str, **values: Any) -> None:
+        """Append one line: the step, the split it is about ("train", "validation", "test") and its values."""
+        if self._file is None:
+            return
+        finite = {name: value for name, value in values.items() if not _is_not_finite(value)}
+        self._file.write(json.dumps({"step": step, "split": split} | finite) + "\n")
+        self._file.flush()
+        if self._writer is not None:
+            for name, value in finite.items():
+                if isinstance(value, int | float):
+                    self._writer.add_scalar(f"{split}/{name}", value, step)
+
+    def sync(self) -> None:
+        """Force what was written to the disk, as before a checkpoint that relies on it."""
+        if self._file is not None:
+            os.fsync(self._file.fileno())
+
+    def __enter__(self) -> MetricsLog:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._file is not None:
+            self._file.close()
+        if self._writer is not None:
+            self._writer.close()
+
+
+def cut_after(path: Path, step: int) -> None:
+    """Drop the lines of `path` after `step`, and a last line that was only half written."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            entry = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        if isinstance(entry, dict) and entry.get("step", 0) <= step:
+            kept.append(line + "\n")
+    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    temporary.write_text("".join(kept), encoding="utf-8")
+    temporary.replace(path)
+
+
+def _is_not_finite(value: Any) -> bool:
+    return isinstance(value, float) and not math.isfinite(value)

@@ -1,0 +1,263 @@
+"""The training loop: the order of events of a run, on one page.
+
+`tasks/*/train.py` calls `train_loop`; each pass through its body is one optimiser step of `engine/step.py`.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from resnets.engine.checkpoint import save_checkpoint
+from resnets.engine.optimizer import set_learning_rate
+from resnets.engine.schedule import learning_rate, needs_step_errors, observe_evaluation, observe_step
+from resnets.engine.step import train_step
+from resnets.specs.errors import InterruptedRunError, TrainingError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from torch import nn
+
+    from resnets.engine.distributed import Distributed
+    from resnets.engine.interruption import Interruption
+    from resnets.engine.log import MetricsLog
+    from resnets.engine.progress import Progress
+    from resnets.engine.state import TrainState
+    from resnets.specs.run import Machine, TrainSpec
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Evaluation:
+    """What the loop needs to know of an evaluation, and what it writes down."""
+
+    split: str
+    """Split that was evaluated."""
+    loss: float
+    """Mean cross-entropy."""
+    top1_error: float
+    """Percent."""
+    values: dict[str, Any] = field(default_factory=dict)
+    """More values for the log."""
+
+
+class EvaluationStopped(Exception):  # noqa: N818 - a signal to the loop, not an error
+    """An evaluation was left because the run was asked to stop."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Run:
+    """The parts of a run that do not change while it goes on."""
+
+    spec: TrainSpec
+    machine: Machine
+    ranks: Distributed
+    model: nn.Module
+    """The module to train: `TrainState.model`, compiled or wrapped for several ranks."""
+    batches: Callable[[int], Iterator[Any]]
+    """Given the first step, an endless iterator of batches with `images`, `labels` and `skipped`."""
+    evaluate: Callable[[Callable[[], bool]], Evaluation | None]
+    """Evaluate the current weights; None where the data have nothing to evaluate on. It calls its argument
+    between batches and raises `EvaluationStopped` when that returns true."""
+    images_an_epoch: int
+    checkpoint_folder: Path
+    checkpoint_extra: dict[str, Any]
+    """What else a checkpoint holds: the spec, class names, preprocessing."""
+    log: MetricsLog
+    progress: Progress
+    interruption: Interruption
+    command: str
+    """What to type to go on after an interruption."""
+
+
+def train_loop(run: Run, state: TrainState) -> None:
+    """Train from `state.step` to the end of the spec.
+
+    Raises:
+        InterruptedRunError: a signal asked to stop; the state is saved.
+        TrainingError: the loss is not finite, or a checkpoint could not be written.
+    """
+    spec = run.spec
+    saved_step = state.step
+    clock = _Clock()
+    batches = run.batches(state.step)
+    run.model.train()
+    while True:
+        if _evaluation_is_due(run, state):
+            _check_finite(run, state, saved_step)
+            with suppress(EvaluationStopped):
+                _evaluate(run, state)
+            clock.restart()
+        stopping = run.ranks.any(run.interruption.requested)
+        due = state.step % run.machine.checkpoint_every == 0 or state.step == spec.steps or stopping
+        if due and state.step > saved_step:
+            _check_finite(run, state, saved_step, weights=True)
+            _save(run, state)
+            saved_step = state.step
+        if state.step == spec.steps:
+            return
+        if stopping:
+            raise InterruptedRunError(
+                f"Stopped at step {state.step} of {spec.steps}, saved. To go on: {run.command}",
+                run.interruption.exit_code,
+            )
+        clock.wait()
+        passes = [next(batches) for _ in range(spec.accumulation)]
+        clock.go_on()
+        lr = learning_rate(spec, state.step, state.schedule)
+        set_learning_rate(state.optimizer, lr, spec.optimizer)
+        _seed_random_layers(run, state.step)
+        totals = train_step(run.model, passes, state, spec, run.ranks)
+        state.window += totals
+        state.step += 1
+        clock.count(spec.global_batch)
+        _note_skipped(run, state, passes)
+        _observe(run, state, totals, lr, clock, saved_step)
+
+
+def _seed_random_layers(run: Run, step: int) -> None:
+    # Dropout's mask is a function of the seed, the step and the rank, so that a resumed run repeats it.
+    torch.manual_seed((run.spec.seed * 1_000_003 + step * 1_009 + run.ranks.rank) % 2**63)
+
+
+def log_interval(spec: TrainSpec) -> int:
+    """Return the steps between two lines of the log: about 100 lines for a short run, every 100 steps for a long."""
+    return max(1, min(100, spec.steps // 100))
+
+
+def _observe(run: Run, state: TrainState, totals: torch.Tensor, lr: float, clock: _Clock, saved_step: int) -> None:
+    spec = run.spec
+    if needs_step_errors(spec, state.schedule):
+        _, errors, images = run.ranks.sum(totals.clone()).tolist()
+        if observe_step(spec, state.schedule, state.step, 100 * errors / max(images, 1)):
+            run.progress.note(f"Step {state.step}: the training error is low enough; warm-up ends.")
+    # Reading a number back waits for the device; on a GPU that would cost more than it shows.
+    if run.ranks.device.type == "cpu" or state.step % 20 == 0:
+        loss, errors, images = totals.tolist()
+        run.progress.update(
+            state.step,
+            loss=loss / max(images, 1),
+            error=100 * errors / max(images, 1),
+            lr=lr,
+            images_per_second=clock.images_per_second,
+            waiting_share=clock.waiting_share,
+        )
+    if state.step % log_interval(spec) == 0:
+        _check_finite(run, state, saved_step)
+        loss, errors, images = run.ranks.sum(state.window).tolist()
+        run.log.write(
+            state.step,
+            "train",
+            epoch=_epoch(run, state),
+            loss=loss / max(images, 1),
+            top1_error=100 * errors / max(images, 1),
+            lr=lr,
+            images_per_second=round(clock.images_per_second, 1),
+            waiting_share=round(clock.waiting_share, 4),
+        )
+        state.window.zero_()
+
+
+def _epoch(run: Run, state: TrainState) -> float:
+    return round(state.step * run.spec.global_batch / run.images_an_epoch, 4)
+
+
+def _note_skipped(run: Run, state: TrainState, passes: list[Any]) -> None:
+    for batch in passes:
+        for path, reason in batch.skipped:
+            if path not in state.skipped:
+                state.skipped[path] = reason
+                run.progress.note(f"Left out: {path}: {reason}")
+
+
+def _check_finite(run: Run, state: TrainState, saved_step: int, *, weights: bool = False) -> None:
+    """Stop before a loss or weights that are not numbers are logged, evaluated or saved."""
+    finite = bool(torch.isfinite(state.window).all().item())
+    if finite and weights:
+        finite = all(bool(torch.isfinite(parameter).all().item()) for parameter in state.model.parameters())
+    if run.ranks.any(not finite):
+        kept = f"the checkpoint of step {saved_step} is intact" if saved_step else "no checkpoint was written yet"
+        raise TrainingError(
+            f"The loss is not a finite number at step {state.step}; {kept}. A lower --optimizer.base-lr or a warm-up "
+            f"usually helps (the learning rate was {state.optimizer.param_groups[0]['lr']:g})."
+        )
+
+
+def _evaluation_is_due(run: Run, state: TrainState) -> bool:
+    at_interval = state.step % run.spec.evaluate_every_steps == 0 or state.step == run.spec.steps
+    return state.step > 0 and at_interval and state.evaluated_step != state.step
+
+
+def _evaluate(run: Run, state: TrainState) -> None:
+    run.ranks.share_buffers(state.model)
+    try:
+        evaluation = run.evaluate(lambda: run.ranks.any(run.interruption.requested))
+    finally:
+        run.model.train()
+    state.evaluated_step = state.step
+    if evaluation is None:
+        return
+    run.log.write(
+        state.step,
+        evaluation.split,
+        epoch=_epoch(run, state),
+        loss=evaluation.loss,
+        top1_error=evaluation.top1_error,
+        **evaluation.values,
+    )
+    run.progress.evaluated(state.step, evaluation.split, evaluation.loss, evaluation.top1_error)
+    if observe_evaluation(run.spec, state.schedule, evaluation.top1_error):
+        run.progress.note(f"Step {state.step}: the error is on a plateau; the learning rate falls.")
+
+
+def _save(run: Run, state: TrainState) -> None:
+    run.ranks.share_buffers(state.model)
+    if run.ranks.world_size > 1:
+        # Every rank's share of the open window goes into the one checkpoint.
+        run.ranks.sum(state.window)
+        if not run.ranks.is_first:
+            state.window.zero_()
+    if run.ranks.is_first:
+        run.log.sync()
+        save_checkpoint(
+            run.checkpoint_folder, state.step, state.state_dict() | run.checkpoint_extra, run.machine.keep_checkpoints
+        )
+
+
+class _Clock:
+    """Images per second and the share of time spent waiting for data, over the latest steps."""
+
+    def __init__(self) -> None:
+        self._last = time.perf_counter()
+        self._waited = 0.0
+        self._seconds_an_image = 0.0
+        self.waiting_share = 0.0
+
+    def restart(self) -> None:
+        """Leave out the time since the last step."""
+        self._last = time.perf_counter()
+
+    def wait(self) -> None:
+        self._waited -= time.perf_counter()
+
+    def go_on(self) -> None:
+        self._waited += time.perf_counter()
+
+    def count(self, images: int) -> None:
+        now = time.perf_counter()
+        elapsed = max(now - self._last, 1e-9)
+        self._last = now
+        # An exponential average over about 50 steps: steady to read, quick to follow a change.
+        weight = 0.02 if self._seconds_an_image else 1.0
+        self._seconds_an_image += weight * (elapsed / images - self._seconds_an_image)
+        self.waiting_share += weight * (min(1.0, self._waited / elapsed) - self.waiting_share)
+        self._waited = 0.0
+
+    @property
+    def images_per_second(self) -> float:
+        return 1 / self._seconds_an_image if self._seconds_an_image else 0.0

@@ -1,0 +1,59 @@
+"""Everything about a run that is not a function of its spec and step: what a checkpoint holds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from resnets.engine.schedule import ScheduleState
+
+if TYPE_CHECKING:
+    from torch import nn
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(slots=True)
+class TrainState:
+    """The model, the optimiser and the memory of the loop, at a step."""
+
+    model: nn.Module
+    optimizer: torch.optim.SGD
+    scaler: torch.amp.GradScaler
+    step: int = 0
+    """Optimiser steps done."""
+    schedule: ScheduleState = field(default_factory=ScheduleState)
+    evaluated_step: int = -1
+    """Step of the latest evaluation, -1 before the first."""
+    window: torch.Tensor = field(default_factory=lambda: torch.zeros(3, dtype=torch.float64))
+    """Sum of losses, errors, and images since the last logged line, on the model's device (float64, or
+    float32 on mps)."""
+    skipped: dict[str, str] = field(default_factory=dict)
+    """Path and reason of every image that could not be read."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return tensors and plain values, for `torch.save` and `weights_only=True`."""
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "step": self.step,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "evaluated_step": self.evaluated_step,
+            "window": self.window,
+            "skipped": dict(self.skipped),
+        }
+
+    def load_state_dict(self, values: dict[str, Any]) -> None:
+        """Take over what `state_dict` returned."""
+        self.model.load_state_dict(values["model"])
+        self.optimizer.load_state_dict(values["optimizer"])
+        self.scaler.load_state_dict(values["scaler"])
+        self.schedule = ScheduleState.from_state_dict(values["schedule"])
+        self.step = values["step"]
+        self.evaluated_step = values["evaluated_step"]
+        self.window.copy_(values["window"])
+        self.skipped = dict(values["skipped"])

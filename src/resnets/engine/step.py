@@ -1,0 +1,77 @@
+"""One optimiser step: the only place with autocast, the gradient scaler and the backward pass."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+from torch.nn import functional
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from contextlib import AbstractContextManager
+
+    from jaxtyping import Float, Int64
+    from torch import Tensor, nn
+
+    from resnets.engine.distributed import Distributed
+    from resnets.engine.state import TrainState
+    from resnets.specs.run import TrainSpec
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class LabelledImages(Protocol):
+    """Images and labels on the device."""
+
+    @property
+    def images(self) -> Float[Tensor, "n channels height width"]:
+        """Normalised images."""
+        ...
+
+    @property
+    def labels(self) -> Int64[Tensor, " n"]:
+        """Class indices."""
+        ...
+
+
+def autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:
+    """Return the context in which a forward pass computes in `precision` ("fp32", "bf16" or "fp16")."""
+    if precision == "fp32":
+        return nullcontext()
+    return torch.autocast(device.type, dtype=DTYPES[precision])
+
+
+def train_step(
+    model: nn.Module, passes: Sequence[LabelledImages], state: TrainState, spec: TrainSpec, ranks: Distributed
+) -> Tensor:
+    """Update the weights once and return the sum of losses, the errors and the images, as a vector of 3.
+
+    Each loss is divided by the nominal batch, so that an image that could not be read contributes nothing
+    and every other image weighs the same on every rank and in every pass.
+
+    Args:
+        model: the module to call: `state.model`, compiled or wrapped for several ranks.
+        passes: this rank's images of the step, one entry for each of `spec.accumulation` passes.
+        state: holds the optimiser, whose learning rate is set, and the gradient scaler.
+        spec: precision, label smoothing and batch size.
+        ranks: the processes of the run.
+    """
+    rank_batch = spec.global_batch / ranks.world_size
+    totals = torch.zeros_like(state.window)
+    for number, batch in enumerate(passes, start=1):
+        alone = number < len(passes)
+        with ranks.without_averaging(model) if alone else nullcontext():
+            with autocast(spec.precision, ranks.device):
+                logits = model(batch.images)
+            loss = functional.cross_entropy(
+                logits.float(), batch.labels, reduction="sum", label_smoothing=spec.label_smoothing
+            )
+            state.scaler.scale(loss / rank_batch).backward()
+        errors = (logits.detach().argmax(dim=1) != batch.labels).sum()
+        totals += torch.stack([loss.detach().to(totals), errors.to(totals), totals.new_tensor(len(batch.labels))])
+    state.scaler.step(state.optimizer)
+    state.scaler.update()
+    state.optimizer.zero_grad(set_to_none=True)
+    return totals

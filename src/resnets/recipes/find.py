@@ -1,0 +1,69 @@
+"""Recipes by name: `cifar10.resnet56` here, `mypackage.runs:mine` anywhere else."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+from resnets.specs.errors import SpecError, near_misses
+from resnets.specs.run import TrainSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+MODULES = ("digits", "cifar10", "folder")
+
+
+def recipe(name: str) -> TrainSpec:
+    """Return the spec of the recipe called `name`.
+
+    Args:
+        name: MODULE.FUNCTION in `resnets.recipes`, or PACKAGE.MODULE:FUNCTION of the user's own.
+
+    Raises:
+        SpecError: there is no such recipe, or the user's function does not return a spec.
+    """
+    if ":" in name:
+        return _outside(name)
+    module_name, _, function_name = name.partition(".")
+    if module_name in MODULES and function_name and not function_name.startswith("_"):
+        module = importlib.import_module(f"resnets.recipes.{module_name}")
+        function = getattr(module, function_name, None)
+        if callable(function) and getattr(function, "__module__", "").startswith("resnets.recipes"):
+            return function()
+    known = [known_name for known_name, _ in list_recipes()]
+    raise SpecError(
+        f"There is no recipe called {name!r}.{near_misses(name, known)} `resnets train --list` shows them all; "
+        "a recipe of your own is named as mypackage.module:function."
+    )
+
+
+def list_recipes() -> Iterator[tuple[str, str]]:
+    """Yield the name of each recipe and a line about it."""
+    for module_name in MODULES:
+        module = importlib.import_module(f"resnets.recipes.{module_name}")
+        for function_name, line in module.LISTED.items():
+            yield f"{module_name}.{function_name}", line
+
+
+def _outside(name: str) -> TrainSpec:
+    module_name, _, function_name = name.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not (module_name == error.name or module_name.startswith(f"{error.name}.")):
+            raise
+        raise SpecError(
+            f"Recipe {name!r}: there is no module {module_name!r} on the import path. Start from the folder that "
+            "holds it, or set PYTHONPATH."
+        ) from error
+    function = getattr(module, function_name, None)
+    if not callable(function):
+        names = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+        raise SpecError(
+            f"Recipe {name!r}: {module_name} has no function {function_name!r}.{near_misses(function_name, names)}"
+        )
+    spec = function()
+    if not isinstance(spec, TrainSpec):
+        raise SpecError(f"Recipe {name!r} returned {type(spec).__name__}; a recipe returns a resnets TrainSpec.")
+    return spec

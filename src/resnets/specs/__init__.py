@@ -1,0 +1,1 @@
+"""Runs, models and data as frozen dataclasses; standard library only."""

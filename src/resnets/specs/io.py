@@ -1,0 +1,134 @@
+"""Specs to JSON and back: every value tagged with its kind, unknown fields refused, a hash of what counts."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+import sys
+import types
+import typing
+from typing import Any, Literal, TypeVar
+
+from resnets.specs.errors import SpecError, near_misses
+
+SCHEMA_VERSION = 1
+
+T = TypeVar("T")
+
+
+def to_json(spec: Any) -> dict[str, Any]:
+    """Return a spec as plain JSON values; each spec carries its class name as "kind"."""
+    encoded = _encode(spec)
+    assert isinstance(encoded, dict)
+    return encoded
+
+
+def from_json(kind: type[T], value: Any, path: str = "") -> T:
+    """Return the spec of type `kind` (a spec class) that `value` holds.
+
+    Raises:
+        SpecError: a field is unknown, missing or of another type; the message names its path.
+    """
+    return _decode(kind, value, path or kind.__name__)
+
+
+def spec_hash(spec: Any) -> str:
+    """Return 12 hexadecimal digits that are equal exactly when two specs describe the same run.
+
+    The label `recipe` is no part of a run's identity.
+    """
+    value = to_json(spec)
+    value.pop("recipe", None)
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def differences(ours: Any, theirs: Any, path: str = "") -> list[str]:
+    """Return one line for each field in which two values of `to_json` differ, as `path: ours -> theirs`."""
+    if isinstance(ours, dict) and isinstance(theirs, dict):
+        lines = []
+        for name in sorted({*ours, *theirs}):
+            inner = f"{path}.{name}" if path else name
+            lines += differences(ours.get(name), theirs.get(name), inner)
+        return lines
+    return [] if ours == theirs else [f"{path}: {json.dumps(ours)} -> {json.dumps(theirs)}"]
+
+
+def _encode(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        kind = type(value)
+        inside = kind.__module__.startswith("resnets.")
+        tag = kind.__name__ if inside else f"{kind.__module__}:{kind.__qualname__}"
+        return {"kind": tag} | {field.name: _encode(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, tuple | list):
+        return [_encode(item) for item in value]
+    return value
+
+
+def _decode(kind: Any, value: Any, path: str) -> Any:
+    origin = typing.get_origin(kind)
+    if origin in (types.UnionType, typing.Union):
+        return _decode_union(typing.get_args(kind), value, path)
+    if dataclasses.is_dataclass(kind):
+        return _decode_dataclass(kind, value, path)
+    if origin is Literal:
+        if value not in typing.get_args(kind) or isinstance(value, bool):
+            raise SpecError(f"{path} is {value!r}; it is one of {', '.join(map(repr, typing.get_args(kind)))}.")
+        return value
+    if origin is tuple:
+        if not isinstance(value, list):
+            raise SpecError(f"{path} is {value!r}; it is a list.")
+        item = typing.get_args(kind)[0]
+        return tuple(_decode(item, entry, f"{path}[{index}]") for index, entry in enumerate(value))
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise SpecError(f"{path} is {value!r}; it is of type {kind.__name__}.")
+    return value
+
+
+def _decode_union(members: tuple[Any, ...], value: Any, path: str) -> Any:
+    tag = value.get("kind") if isinstance(value, dict) else None
+    if not isinstance(tag, str):
+        raise SpecError(f'{path} is {value!r}; it is an object with a "kind".')
+    if ":" in tag:
+        return _decode_dataclass(_outside(tag, path), value, path)
+    for member in members:
+        if member.__name__ == tag:
+            return _decode_dataclass(member, value, path)
+    kinds = [member.__name__ for member in members]
+    raise SpecError(f"{path} is of kind {tag!r}; it is one of {', '.join(kinds)}.{near_misses(tag, kinds)}")
+
+
+def _outside(tag: str, path: str) -> type:
+    # A file never makes us import code: a spec class of the user's own must have been imported by the user.
+    module, _, name = tag.partition(":")
+    kind = getattr(sys.modules.get(module), name, None)
+    if not (isinstance(kind, type) and dataclasses.is_dataclass(kind)):
+        raise SpecError(f"{path} is of kind {tag!r}, which is not loaded; import {module} first.")
+    return kind
+
+
+def _decode_dataclass(kind: Any, value: Any, path: str) -> Any:
+    if not isinstance(value, dict):
+        raise SpecError(f"{path} is {value!r}; it is an object.")
+    hints = _hints(kind)
+    given = {name: item for name, item in value.items() if name != "kind"}
+    unknown = sorted(set(given) - set(hints))
+    if unknown:
+        raise SpecError(f"{path} has no field {unknown[0]!r}.{near_misses(unknown[0], hints)}")
+    required = {
+        field.name
+        for field in dataclasses.fields(kind)
+        if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+    }
+    missing = sorted(required - set(given))
+    if missing:
+        raise SpecError(f"{path} lacks the field {missing[0]!r}.")
+    return kind(**{name: _decode(hints[name], item, f"{path}.{name}") for name, item in given.items()})
+
+
+@functools.cache
+def _hints(kind: Any) -> dict[str, Any]:
+    return typing.get_type_hints(kind)

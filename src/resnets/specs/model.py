@@ -1,0 +1,156 @@
+"""What a network is, as data: residual and plain nets, highway nets, VGG (He et al. 2015, Sec. 3 and 4).
+
+A spec says everything that decides the function a net computes, and nothing else. `models/build.py` turns
+one into a module, `specs/counts.py` counts it without torch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from resnets.specs.errors import SpecError
+
+Shortcut = Literal["A", "B", "C", "none"]
+ZeroPad = Literal["end", "both"]
+StemPool = Literal["official", "torchvision", "none"]
+
+
+def _check(condition: bool, message: str) -> None:
+    if not condition:
+        raise SpecError(message)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ResNetSpec:
+    """A residual net, or its plain counterpart when `shortcut` is "none" (Table 1; Sec. 3.3 and 4.2)."""
+
+    block: Literal["basic", "bottleneck"]
+    """Two 3x3 convolutions, or 1x1, 3x3, 1x1 with four times the width at the end (Fig. 5)."""
+    blocks: tuple[int, ...]
+    """Number of blocks in each stage."""
+    widths: tuple[int, ...]
+    """Filters of the 3x3 convolutions in each stage."""
+    stem: Literal["7x7", "3x3"]
+    """First convolution: 7x7 with stride 2 and a max pool (ImageNet), or 3x3 with stride 1 (CIFAR)."""
+    stem_pool: StemPool = "none"
+    """Max pool 3x3, stride 2: "official" (ceil mode, no padding), "torchvision" (padding 1), or none."""
+    shortcut: Shortcut
+    """A: zero-padded identity; B: projection where dimensions change; C: projections; none: a plain net."""
+    zero_pad: ZeroPad = "end"
+    """Where option A puts the zero channels: all at the end, or half on each side."""
+    stride_on: Literal["1x1", "3x3"] = "1x1"
+    """Which convolution of a bottleneck has the stride: the first 1x1 (the paper, v1) or the 3x3 (v1.5)."""
+    num_classes: int = 1000
+    """Number of outputs of the last fully-connected layer."""
+    in_channels: int = 3
+    """Channels of the input images."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be built."""
+        _check(len(self.blocks) > 0, "model.blocks is empty; a net has at least one stage.")
+        _check(
+            len(self.blocks) == len(self.widths),
+            f"model.blocks has {len(self.blocks)} stages and model.widths has {len(self.widths)}; give one width a stage.",
+        )
+        _check(min(self.blocks) >= 1, f"model.blocks is {self.blocks}; every stage has at least one block.")
+        _check(min(self.widths) >= 1, f"model.widths is {self.widths}; every width is at least 1.")
+        _check_ends(self.num_classes, self.in_channels)
+        _check(
+            self.stem == "7x7" or self.stem_pool == "none",
+            'model.stem_pool belongs to the 7x7 stem; with the 3x3 stem it is "none".',
+        )
+
+    @property
+    def expansion(self) -> int:
+        """Output channels of a block as a multiple of its width: 1 (basic) or 4 (bottleneck)."""
+        return 1 if self.block == "basic" else 4
+
+    @property
+    def stem_width(self) -> int:
+        """Filters of the first convolution: those of the first stage (64 on ImageNet, 16 on CIFAR)."""
+        return self.widths[0]
+
+    @property
+    def depth(self) -> int:
+        """Weighted layers: convolutions outside shortcuts, and the fully-connected layer."""
+        return 2 + sum(self.blocks) * (2 if self.block == "basic" else 3)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HighwaySpec:
+    """The CIFAR skeleton with a learned, data-dependent gate on every block (Sec. 2 of the paper).
+
+    y = ReLU(T * H(x) + (1 - T) * x), with T = sigmoid(conv3x3(x) + b): one gate value a channel and pixel.
+    Where dimensions change, x goes through option A.
+    """
+
+    blocks: tuple[int, ...]
+    """Number of blocks in each stage."""
+    widths: tuple[int, ...]
+    """Filters of the convolutions in each stage."""
+    gate_bias: float = -2.0
+    """Initial bias of the gates; negative, so that a new net mostly carries its input."""
+    zero_pad: ZeroPad = "end"
+    """Where option A puts the zero channels: all at the end, or half on each side."""
+    num_classes: int = 10
+    """Number of outputs of the last fully-connected layer."""
+    in_channels: int = 3
+    """Channels of the input images."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be built."""
+        _check(len(self.blocks) > 0, "model.blocks is empty; a net has at least one stage.")
+        _check(
+            len(self.blocks) == len(self.widths),
+            f"model.blocks has {len(self.blocks)} stages and model.widths has {len(self.widths)}; give one width a stage.",
+        )
+        _check(min(self.blocks) >= 1, f"model.blocks is {self.blocks}; every stage has at least one block.")
+        _check(min(self.widths) >= 1, f"model.widths is {self.widths}; every width is at least 1.")
+        _check_ends(self.num_classes, self.in_channels)
+
+    @property
+    def depth(self) -> int:
+        """Weighted layers on the transform path: gates are not counted."""
+        return 2 + 2 * sum(self.blocks)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VGGSpec:
+    """VGG-16 or VGG-19, the nets the paper compares with: 3x3 convolutions with bias, no BatchNorm."""
+
+    convs: tuple[int, ...]
+    """Number of 3x3 convolutions in each stage; a 2x2 max pool ends each."""
+    widths: tuple[int, ...] = (64, 128, 256, 512, 512)
+    """Filters in each stage."""
+    hidden: int = 4096
+    """Width of the two hidden fully-connected layers."""
+    dropout: float = 0.5
+    """Share of hidden units dropped while training."""
+    num_classes: int = 1000
+    """Number of outputs of the last fully-connected layer."""
+    in_channels: int = 3
+    """Channels of the input images."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be built."""
+        _check(
+            len(self.convs) == len(self.widths) > 0,
+            f"model.convs has {len(self.convs)} stages and model.widths has {len(self.widths)}; give one width a stage.",
+        )
+        _check(min(self.convs) >= 1, f"model.convs is {self.convs}; every stage has at least one convolution.")
+        _check(0 <= self.dropout < 1, f"model.dropout is {self.dropout}; it is at least 0 and below 1.")
+        _check_ends(self.num_classes, self.in_channels)
+
+    @property
+    def depth(self) -> int:
+        """Weighted layers: convolutions and the three fully-connected layers."""
+        return sum(self.convs) + 3
+
+
+def _check_ends(num_classes: int, in_channels: int) -> None:
+    _check(num_classes >= 1, f"model.num_classes is {num_classes}; it is at least 1.")
+    _check(in_channels >= 1, f"model.in_channels is {in_channels}; it is at least 1.")
+
+
+ModelSpec = ResNetSpec | HighwaySpec | VGGSpec

@@ -1,0 +1,153 @@
+"""A whole training run as data: everything that decides the weights it ends with, and the machine it runs on."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Literal
+
+from resnets.specs.data import AugmentSpec, DatasetSpec, ImageFolder, PadCrop
+from resnets.specs.errors import SpecError
+from resnets.specs.model import ModelSpec
+from resnets.specs.optim import SGD, ErrorWarmup, LinearWarmup, NoWarmup, ScheduleSpec, StepDecay, WarmupSpec
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BatchNormPolicy:
+    """What BatchNorm's statistics are taken over, in training and for testing."""
+
+    across_ranks: Literal["local", "sync"] = "local"
+    """Statistics over the images of one process, or over the global batch."""
+    recalibration_batches: int = 0
+    """Training batches over which the statistics are averaged anew after training; 0 keeps the moving ones."""
+
+    def __post_init__(self) -> None:
+        """Refuse a negative count."""
+        if self.recalibration_batches < 0:
+            raise SpecError(f"batch_norm.recalibration_batches is {self.recalibration_batches}; it is 0 or more.")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainSpec:
+    """One training run of a classifier: model, data, optimiser, schedule, length, precision and seed."""
+
+    recipe: str = ""
+    """Name of the recipe this came from; only a label."""
+    model: ModelSpec
+    """The network."""
+    dataset: DatasetSpec
+    """The images."""
+    augment: AugmentSpec = field(default_factory=PadCrop)
+    """How training images are varied."""
+    optimizer: SGD = field(default_factory=SGD)
+    """The optimiser."""
+    schedule: ScheduleSpec = field(default_factory=StepDecay)
+    """The learning rate over the run."""
+    warmup: WarmupSpec = field(default_factory=NoWarmup)
+    """The learning rate at the start."""
+    steps: int = 64_000
+    """Optimiser steps ("iterations" in the paper)."""
+    full_steps: int = 64_000
+    """Steps of the unshortened recipe; `steps` below it marks the run as shortened."""
+    global_batch: int = 128
+    """Images an optimiser step, over all processes."""
+    accumulation: int = 1
+    """Forward and backward passes that share an optimiser step; BatchNorm sees each pass alone."""
+    batch_norm: BatchNormPolicy = field(default_factory=BatchNormPolicy)
+    """BatchNorm's statistics."""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Arithmetic of the forward and backward pass; weights and updates stay in fp32."""
+    label_smoothing: float = 0.0
+    """Share of the target that is spread over all classes; the paper uses none."""
+    evaluate_every_steps: int = 1_000
+    """Steps between evaluations."""
+    seed: int = 0
+    """Seed of the weights, of the order of the images and of their augmentation."""
+
+    def __post_init__(self) -> None:
+        """Refuse lengths and batches that cannot be trained."""
+        for name in ("steps", "full_steps", "global_batch", "accumulation", "evaluate_every_steps"):
+            if getattr(self, name) < 1:
+                raise SpecError(f"{name} is {getattr(self, name)}; it is at least 1.")
+        if self.global_batch % self.accumulation:
+            raise SpecError(
+                f"global_batch {self.global_batch} does not divide into accumulation {self.accumulation} equal passes."
+            )
+        if not 0 <= self.label_smoothing < 1:
+            raise SpecError(f"label_smoothing is {self.label_smoothing}; it is at least 0 and below 1.")
+        if not 0 <= self.seed < 2**63:
+            raise SpecError(f"seed is {self.seed}; it is between 0 and 2^63 - 1.")
+        if isinstance(self.dataset, ImageFolder) and isinstance(self.augment, PadCrop):
+            raise SpecError("augment: images of a folder have different sizes; choose augment:area-crop.")
+        if not isinstance(self.dataset, ImageFolder) and not isinstance(self.augment, PadCrop):
+            raise SpecError("augment: digits and CIFAR images are augmented by augment:pad-crop.")
+
+    @property
+    def share(self) -> float:
+        """Share of the recipe's full length, 1 where it is not shortened."""
+        return self.steps / self.full_steps
+
+
+def shorten(spec: TrainSpec, steps: int) -> TrainSpec:
+    """Return `spec` with `steps` steps and everything that is counted in steps scaled to the same shape.
+
+    Milestones, warm-up steps and the interval of evaluations scale with the length; `full_steps` stays, so
+    that the run is marked as shortened wherever it is shown.
+
+    Raises:
+        SpecError: `steps` is below 1, or too few to tell the schedule's milestones apart.
+    """
+    if steps < 1:
+        raise SpecError(f"--steps is {steps}; it is at least 1.")
+    ratio = steps / spec.steps
+
+    def scaled(count: int) -> int:
+        return max(1, round(count * ratio))
+
+    schedule = spec.schedule
+    if isinstance(schedule, StepDecay):
+        milestones = tuple(sorted({scaled(step) for step in schedule.milestones_steps}))
+        schedule = dataclasses.replace(schedule, milestones_steps=milestones)
+    warmup = spec.warmup
+    if isinstance(warmup, LinearWarmup):
+        warmup = dataclasses.replace(warmup, steps=scaled(warmup.steps))
+    elif isinstance(warmup, ErrorWarmup):
+        warmup = dataclasses.replace(warmup, window_steps=min(warmup.window_steps, scaled(spec.steps)))
+    return dataclasses.replace(
+        spec,
+        steps=steps,
+        schedule=schedule,
+        warmup=warmup,
+        evaluate_every_steps=scaled(spec.evaluate_every_steps),
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Machine:
+    """Facts of the machine: they change the speed of a run, not what it is."""
+
+    device: str = "auto"
+    """cpu, cuda, cuda:1, mps, or auto: the best there is."""
+    workers: int = -1
+    """Processes that decode images; -1 is one a core, at most 8. Unused for digits and CIFAR."""
+    threads: int = 0
+    """Threads of the CPU arithmetic; 0 leaves torch's choice."""
+    channels_last: Literal["auto", "yes", "no"] = "auto"
+    """Memory layout of images and weights: n h w c is faster nearly everywhere."""
+    compile: bool = False
+    """Compile the model with torch.compile: a minute at the start, then faster steps."""
+    checkpoint_every: int = 1_000
+    """Steps between checkpoints."""
+    keep_checkpoints: int = 0
+    """Newest checkpoints to keep; 0 keeps all."""
+
+    def __post_init__(self) -> None:
+        """Refuse counts that make no sense."""
+        if self.workers < -1:
+            raise SpecError(f"--workers is {self.workers}; it is 0 or more, or -1 for one a core.")
+        if self.threads < 0:
+            raise SpecError(f"--threads is {self.threads}; it is 0 or more.")
+        if self.checkpoint_every < 1:
+            raise SpecError(f"--checkpoint-every is {self.checkpoint_every}; it is at least 1 step.")
+        if self.keep_checkpoints < 0:
+            raise SpecError(f"--keep-checkpoints is {self.keep_checkpoints}; it is 0 (all) or more.")

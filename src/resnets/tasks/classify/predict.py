@@ -1,0 +1,145 @@
+"""The most probable classes of single images: files, PIL images, arrays or tensors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from resnets.specs.errors import DataError, ImageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from resnets.artifacts.model_folder import StoredModel
+    from resnets.data.preprocess import Preprocessor
+
+BATCH_SIZE = 32
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Prediction:
+    """One class and its probability."""
+
+    label: str
+    index: int
+    probability: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Unreadable:
+    """An image that could not be read, in the place of its predictions."""
+
+    path: str
+    reason: str
+
+
+def predict(
+    stored: StoredModel, images: Iterable[Any], *, top_k: int = 5, device: torch.device | None = None
+) -> Iterator[list[Prediction] | Unreadable]:
+    """Yield, in order, the `top_k` most probable classes of each image.
+
+    Args:
+        stored: the model, in evaluation mode.
+        images: paths; PIL images; uint8 arrays (height, width[, channels]) in RGB; or uint8 or float tensors
+            (channels, height, width) in RGB with values 0..255 or 0..1.
+        top_k: classes an image; at most as many as the model has.
+        device: where to compute; the model is moved there.
+
+    Raises:
+        DataError: an entry is of another type.
+    """
+    device = device or torch.device("cpu")
+    model = stored.model.to(device)
+    batch: list[np.ndarray | Unreadable] = []
+    for image in images:
+        batch.append(_pixels(stored.preprocessor, image))
+        if len(batch) == BATCH_SIZE:
+            yield from _predict_batch(stored, model, batch, top_k, device)
+            batch = []
+    if batch:
+        yield from _predict_batch(stored, model, batch, top_k, device)
+
+
+@torch.no_grad()
+def _predict_batch(
+    stored: StoredModel,
+    model: torch.nn.Module,
+    batch: Sequence[np.ndarray | Unreadable],
+    top_k: int,
+    device: torch.device,
+) -> Iterator[list[Prediction] | Unreadable]:
+    pixels = [entry for entry in batch if isinstance(entry, np.ndarray)]
+    rows: Iterator[tuple[list[float], list[int]]] = iter(())
+    if pixels:
+        inputs = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).to(device)
+        probabilities = model(stored.preprocessor.normalize(inputs)).float().softmax(dim=1)
+        best = probabilities.topk(min(top_k, len(stored.classes)), dim=1)
+        rows = iter(zip(best.values.tolist(), best.indices.tolist(), strict=True))
+    for entry in batch:
+        if isinstance(entry, Unreadable):
+            yield entry
+            continue
+        values, indices = next(rows)
+        yield [
+            Prediction(label=stored.classes[index], index=index, probability=value)
+            for value, index in zip(values, indices, strict=True)
+        ]
+
+
+def _pixels(preprocessor: Preprocessor, image: Any) -> np.ndarray | Unreadable:
+    if isinstance(image, str | Path):
+        try:
+            return preprocessor.read(Path(image))
+        except ImageError as error:
+            return Unreadable(path=str(image), reason=str(error))
+    if isinstance(image, torch.Tensor):
+        image = _array(image)
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8 or image.ndim not in (2, 3):
+            raise DataError(
+                f"An array of type {image.dtype} and shape {image.shape} is no image; give uint8 values 0..255 of "
+                "shape (height, width) or (height, width, 3)."
+            )
+        image = Image.fromarray(image[..., 0] if image.ndim == 3 and image.shape[-1] == 1 else image)
+    if not isinstance(image, Image.Image):
+        raise DataError(f"{type(image).__name__} is no image; give a path, a PIL image, an array or a tensor.")
+    return preprocessor.pixels(image)
+
+
+def _array(image: torch.Tensor) -> np.ndarray:
+    if image.ndim != 3 or image.shape[0] not in (1, 3):
+        raise DataError(
+            f"A tensor of shape {tuple(image.shape)} is no image; give (channels, height, width) with 1 or 3 channels."
+        )
+    if image.is_floating_point():
+        if not 0 <= float(image.min()) <= float(image.max()) <= 1:
+            raise DataError("A float tensor has values outside 0..1; give values in 0..1, or uint8 values in 0..255.")
+        image = (image * 255).round().to(torch.uint8)
+    return image.permute(1, 2, 0).cpu().numpy()
+
+
+def image_files(paths: Sequence[Path]) -> list[Path]:
+    """Return the files that `paths` name, folders replaced by the images in them, sorted.
+
+    Raises:
+        DataError: a path does not exist, or a folder holds no image.
+    """
+    from resnets.data.folder import is_image_name
+
+    files: list[Path] = []
+    for path in paths:
+        if not path.exists():
+            raise DataError(f"{path} does not exist.")
+        if not path.is_dir():
+            files.append(path)
+            continue
+        inside = sorted(file for file in path.rglob("*") if file.is_file() and is_image_name(file.name))
+        if not inside:
+            raise DataError(f"{path} holds no image file.")
+        files += inside
+    return files

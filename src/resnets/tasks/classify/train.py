@@ -1,0 +1,358 @@
+"""Train a classifier: from a spec to a finished run directory.
+
+`api.train` calls `train`; it builds the data, the model, the optimiser and the state, and hands them to
+`engine/loop.py`. Everything that can be wrong with the input is found before the run directory is made.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from resnets.artifacts.model_folder import StoredModel, check_weights, save_model
+from resnets.artifacts.run_directory import RunDirectory
+from resnets.data.batches import training_batches
+from resnets.data.open import open_dataset
+from resnets.data.preprocess import preprocess_for
+from resnets.engine.checkpoint import latest_checkpoint, load_checkpoint
+from resnets.engine.device import check_precision, choose_device, set_up, use_channels_last, worker_processes
+from resnets.engine.distributed import Distributed, distributed
+from resnets.engine.interruption import listen
+from resnets.engine.log import MetricsLog
+from resnets.engine.loop import Evaluation, Run, train_loop
+from resnets.engine.optimizer import build_optimizer
+from resnets.engine.progress import Progress
+from resnets.engine.recalibrate import recalibrate_batch_norm
+from resnets.engine.state import TrainState
+from resnets.models.build import build
+from resnets.specs import io
+from resnets.specs.catalogue import model_name
+from resnets.specs.errors import ModelError, SpecError, TrainingError
+from resnets.tasks.classify.evaluate import EvaluationReport, choose_split, evaluate_model
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from resnets.data.batches import TrainingBatches
+    from resnets.data.preprocess import Preprocessor
+    from resnets.data.splits import Batch, Dataset
+    from resnets.specs.run import Machine, TrainSpec
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainedRun:
+    """A finished run."""
+
+    path: Path
+    spec: TrainSpec
+    metrics: dict[str, Any]
+    """The final evaluation, as in the model folder."""
+    was_finished: bool
+    """Whether there was nothing left to do."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Parts:
+    """What a run works with, put together before anything is written."""
+
+    spec: TrainSpec
+    machine: Machine
+    ranks: Distributed
+    directory: RunDirectory
+    dataset: Dataset
+    preprocessor: Preprocessor
+    batches: TrainingBatches
+    channels_last: bool
+    workers: int
+    command: str
+
+    def training_batches(self, first_step: int) -> Iterator[Batch]:
+        return self.batches.batches(first_step)
+
+    def evaluate(
+        self, model: torch.nn.Module, split: str, should_stop: Callable[[], bool] = lambda: False
+    ) -> EvaluationReport:
+        return evaluate_model(
+            model,
+            self.dataset.splits[split],
+            self.preprocessor,
+            self.dataset.classes,
+            ranks=self.ranks,
+            precision=self.spec.precision,
+            channels_last=self.channels_last,
+            workers=self.workers,
+            should_stop=should_stop,
+        )
+
+
+def train(
+    spec: TrainSpec, *, root: Path | None, run: Path, machine: Machine, command: str, quiet: bool = False
+) -> TrainedRun:
+    """Train the run that `spec` describes in the directory `run`, from its latest checkpoint if it has one.
+
+    Args:
+        spec: the run; its model takes the number of classes and channels from the data.
+        root: where the data are; None for the embedded digits and for the default place of CIFAR.
+        run: the run directory; made if missing.
+        machine: device, workers, threads, memory layout, compilation, checkpoints.
+        command: what to type to go on, shown after an interruption.
+        quiet: show no progress.
+
+    Raises:
+        UserError: wrong input; nothing was written.
+        TrainingError: training cannot go on; what was saved stays usable.
+        InterruptedRunError: Ctrl-C or SIGTERM; the state is saved.
+    """
+    device = choose_device(machine.device)
+    check_precision(spec.precision, device)
+    set_up(device, machine)
+    with ExitStack() as stack:
+        ranks = stack.enter_context(distributed(device))
+        parts = _prepare(spec, root, RunDirectory(run), machine, ranks, command)
+        stack.callback(parts.batches.close)
+        if parts.directory.is_finished:
+            return _finished(parts)
+        if ranks.is_first:
+            stack.enter_context(parts.directory.locked())
+        return _train(parts, quiet or not ranks.is_first)
+
+
+def _prepare(
+    spec: TrainSpec, root: Path | None, directory: RunDirectory, machine: Machine, ranks: Distributed, command: str
+) -> _Parts:
+    ranks.check_batch(spec.global_batch, spec.accumulation)
+    directory.saved_spec()
+    with ranks.first_goes_ahead():
+        dataset = open_dataset(spec.dataset, root)
+    preprocessor = preprocess_for(spec.dataset, dataset.splits["train"])
+    spec = _fit_to_data(spec, dataset, preprocessor)
+    directory.check_same(spec)
+    channels_last = use_channels_last(ranks.device, machine)
+    workers = worker_processes(machine)
+    batches = training_batches(
+        dataset.splits["train"],
+        preprocessor,
+        spec.augment,
+        seed=spec.seed,
+        global_batch=spec.global_batch,
+        accumulation=spec.accumulation,
+        rank=ranks.rank,
+        world_size=ranks.world_size,
+        device=ranks.device,
+        channels_last=channels_last,
+        workers=workers,
+    )
+    return _Parts(
+        spec=spec,
+        machine=machine,
+        ranks=ranks,
+        directory=directory,
+        dataset=dataset,
+        preprocessor=preprocessor,
+        batches=batches,
+        channels_last=channels_last,
+        workers=workers,
+        command=command,
+    )
+
+
+def _fit_to_data(spec: TrainSpec, dataset: Dataset, preprocessor: Preprocessor) -> TrainSpec:
+    """Return the spec whose model has the classes and channels of the data.
+
+    Raises:
+        SpecError: images of this size are too small for the net.
+    """
+    fields: dict[str, Any] = {"num_classes": len(dataset.classes), "in_channels": preprocessor.spec.channels}
+    spec = dataclasses.replace(spec, model=dataclasses.replace(spec.model, **fields))
+    side = preprocessor.spec.crop_px
+    try:
+        with torch.device("meta"):
+            build(spec.model).eval()(torch.empty(1, preprocessor.spec.channels, side, side))
+    except RuntimeError as error:
+        raise SpecError(f"{model_name(spec.model)} cannot take images of {side} x {side} pixels: {error}") from error
+    return spec
+
+
+def _train(parts: _Parts, quiet: bool) -> TrainedRun:
+    spec, ranks, directory = parts.spec, parts.ranks, parts.directory
+    state = _initial_state(parts)
+    resumed = _resume(parts, state)
+    if ranks.is_first:
+        directory.create(spec)
+    log = MetricsLog(
+        directory.metrics if ranks.is_first else None, from_step=state.step, tensorboard=directory.tensorboard
+    )
+    model = _fast_model(parts, state.model)
+    progress = Progress(total_steps=spec.steps, first_step=state.step, quiet=quiet)
+    with log, progress, listen() as interruption:
+        for line in _opening_lines(parts, state, resumed):
+            progress.note(line)
+        run = Run(
+            spec=spec,
+            machine=parts.machine,
+            ranks=ranks,
+            model=model,
+            batches=parts.training_batches,
+            evaluate=lambda should_stop: _evaluate(parts, state.model, should_stop),
+            images_an_epoch=parts.batches.num_images,
+            checkpoint_folder=directory.checkpoints,
+            checkpoint_extra=_checkpoint_extra(parts),
+            log=log,
+            progress=progress,
+            interruption=interruption,
+            command=parts.command,
+        )
+        train_loop(run, state)
+        metrics = _finish(parts, state, log)
+    return TrainedRun(path=directory.path, spec=spec, metrics=metrics, was_finished=False)
+
+
+def _initial_state(parts: _Parts) -> TrainState:
+    model = build(parts.spec.model, seed=parts.spec.seed)
+    if parts.spec.batch_norm.across_ranks == "sync":
+        model = parts.ranks.synchronize_batch_norm(model)
+    layout = torch.channels_last if parts.channels_last else torch.contiguous_format
+    model = model.to(parts.ranks.device).to(memory_format=layout)  # pyright: ignore[reportCallIssue]
+    device = parts.ranks.device
+    return TrainState(
+        model=model,
+        optimizer=build_optimizer(model, parts.spec.optimizer),
+        scaler=torch.amp.GradScaler(device.type, enabled=parts.spec.precision == "fp16"),
+        window=torch.zeros(3, dtype=torch.float32 if device.type == "mps" else torch.float64, device=device),
+    )
+
+
+def _fast_model(parts: _Parts, model: torch.nn.Module) -> torch.nn.Module:
+    if parts.machine.compile:
+        model = torch.compile(model, dynamic=False)  # pyright: ignore[reportAssignmentType]
+    return parts.ranks.wrap(model)
+
+
+def _resume(parts: _Parts, state: TrainState) -> bool:
+    """Load the latest checkpoint into `state`; return whether there was one.
+
+    Raises:
+        ModelError: it is damaged, or belongs to another run, net or dataset.
+    """
+    path = latest_checkpoint(parts.directory.checkpoints)
+    if path is None:
+        return False
+    values = load_checkpoint(path)
+    try:
+        saved_spec, fingerprint = json.loads(values["spec"]), values["fingerprint"]
+        if io.spec_hash(io.from_json(type(parts.spec), saved_spec)) != io.spec_hash(parts.spec):
+            changes = io.differences(saved_spec, io.to_json(parts.spec))
+            raise ModelError(f"{path} belongs to a run of another spec: {'; '.join(changes[:6])}.")
+        if fingerprint != parts.dataset.fingerprint:
+            raise ModelError(
+                f"{path} was trained on other images than {parts.dataset.name} holds now (files or classes were added, "
+                "removed or renamed). Restore them, or start anew with another --run."
+            )
+        check_weights(state.model, values["model"], f"{path} does not fit {model_name(parts.spec.model)}")
+        state.load_state_dict(values)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        if isinstance(error, SpecError):
+            raise ModelError(f"{path}: {error}") from error
+        raise ModelError(f"{path} lacks or garbles {error}; it is not a checkpoint of this version.") from error
+    if not parts.ranks.is_first:
+        state.window.zero_()
+    return True
+
+
+def _checkpoint_extra(parts: _Parts) -> dict[str, Any]:
+    mean = parts.preprocessor.mean_image
+    return {
+        "spec": json.dumps(io.to_json(parts.spec)),
+        "fingerprint": parts.dataset.fingerprint,
+        "classes": list(parts.dataset.classes),
+        "preprocess": json.dumps(io.to_json(parts.preprocessor.spec)),
+        "mean_image": None if mean is None else torch.from_numpy(mean.copy()),
+    }
+
+
+def _opening_lines(parts: _Parts, state: TrainState, resumed: bool) -> Iterator[str]:
+    spec, dataset = parts.spec, parts.dataset
+    counts = ", ".join(f"{len(split):,} {name}" for name, split in dataset.splits.items())
+    yield f"{model_name(spec.model)} on {dataset.name}: {counts} images, {len(dataset.classes)} classes"
+    layout = "channels-last" if parts.channels_last else "contiguous"
+    ranks = f", {parts.ranks.world_size} processes" if parts.ranks.world_size > 1 else ""
+    compiled = ", compiled" if parts.machine.compile else ""
+    yield f"{parts.ranks.device}, {spec.precision}, {layout}{compiled}{ranks}; run directory {parts.directory.path}"
+    if spec.steps < spec.full_steps:
+        yield f"Shortened: {spec.steps:,} of the recipe's {spec.full_steps:,} steps, schedule scaled to the same shape"
+    yield from dataset.notes
+    for skipped in dataset.skipped:
+        yield f"Left out: {skipped.path}: {skipped.reason}"
+    if resumed:
+        yield f"Going on from step {state.step:,} of {spec.steps:,}"
+
+
+def _evaluate(parts: _Parts, model: torch.nn.Module, should_stop: Callable[[], bool]) -> Evaluation | None:
+    split = "validation" if "validation" in parts.dataset.splits else "test"
+    if split not in parts.dataset.splits:
+        return None
+    report = parts.evaluate(model, split, should_stop)
+    result = report.result
+    return Evaluation(
+        split=split,
+        loss=result.loss,
+        top1_error=result.top1_error,
+        values={"top5_error": result.top5_error, "images": result.images, "skipped": len(report.skipped)},
+    )
+
+
+def _finish(parts: _Parts, state: TrainState, log: MetricsLog) -> dict[str, Any]:
+    """Recalibrate BatchNorm if the spec says so, evaluate the final weights, and write the model folder."""
+    spec, ranks = parts.spec, parts.ranks
+    recalibration = spec.batch_norm.recalibration_batches
+    ranks.share_buffers(state.model)
+    if recalibration:
+        batches = itertools.islice(parts.training_batches(spec.steps), recalibration)
+        recalibrate_batch_norm(state.model, (batch.images for batch in batches), spec.precision, ranks)
+    split = choose_split(parts.dataset, None)
+    report = parts.evaluate(state.model, split)
+    result = report.result
+    metrics = {
+        "split": split,
+        "images": result.images,
+        "loss": result.loss,
+        "top1_error": result.top1_error,
+        "top5_error": result.top5_error,
+        "skipped": [entry._asdict() for entry in report.skipped],
+        "left_out_in_training": len(state.skipped),
+        "dataset": parts.dataset.name,
+        "recipe": spec.recipe,
+        "steps": spec.steps,
+        "full_steps": spec.full_steps,
+        "batch_norm_recalibrated": recalibration > 0,
+    }
+    log.write(state.step, f"final {split}", loss=result.loss, top1_error=result.top1_error, images=result.images)
+    if ranks.is_first:
+        stored = StoredModel(
+            model=state.model,
+            spec=spec.model,
+            preprocessor=parts.preprocessor,
+            classes=parts.dataset.classes,
+            dataset=spec.dataset,
+            metrics=metrics,
+        )
+        try:
+            save_model(parts.directory.model, stored)
+        except OSError as error:
+            raise TrainingError(
+                f"The model could not be written to {parts.directory.model}: {error.strerror or error}. The last "
+                "checkpoint is intact; make room and run the same command again."
+            ) from error
+    return metrics
+
+
+def _finished(parts: _Parts) -> TrainedRun:
+    config = json.loads((parts.directory.model / "config.json").read_text(encoding="utf-8"))
+    return TrainedRun(path=parts.directory.path, spec=parts.spec, metrics=config["metrics"], was_finished=True)
