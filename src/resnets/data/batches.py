@@ -1,7 +1,7 @@
 """Batches for training and for evaluation, from images in memory and from files alike."""
 
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from resnets.specs.data import AreaCrop, AugmentSpec, PadCrop
 from resnets.specs.errors import SpecError
 
 
+@runtime_checkable
 class TrainingBatches(Protocol):
     """The training stream of one process as batches on its device."""
 
@@ -133,7 +134,7 @@ def evaluation_batches(
 def _resident_batches(
     split: ResidentSplit,
     preprocessor: Preprocessor,
-    chunks: list[Int64[np.ndarray, " n"]],
+    chunks: list[Int64[np.ndarray, " _"]],
     device: torch.device,
     channels_last: bool,
 ) -> Iterator[Batch]:

@@ -1,21 +1,20 @@
 """CIFAR-10 and CIFAR-100 (Krizhevsky 2009; He et al. 2015, Sec. 4.2) from the official files, python or binary.
 
 A record is 3,072 bytes: the red, green and blue plane of a 32 x 32 image, each row by row. In the binary form the
-label stands before it in one byte (CIFAR-100: two, coarse then fine). The python form is a pickle of a dictionary;
-it is read by an unpickler that can build arrays, bytes, lists and dictionaries and nothing else.
+label stands before it in one byte (CIFAR-100: two, coarse then fine). The python form is a pickle of a dictionary.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-import pickle
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from resnets.data.array_pickle import read_dictionary
 from resnets.data.download import StderrProgress, download, extract
 from resnets.data.splits import Dataset, ResidentSplit
 from resnets.specs.errors import DataError
@@ -105,11 +104,8 @@ def open_cifar(spec: Cifar, root: Path | None = None, *, on_progress: Progress |
     The unpacked files are looked for in `root` itself and in the official folder inside it; then an official
     archive in `root` is unpacked; then the binary archive is downloaded to `root` (from $RESNETS_CIFAR_URL, a mirror
     of the official address, where that is set). Only archives are held against the official checksums: unpacked
-    files are checked for their size, their number and their labels.
-
-    Args:
-        root: A folder; by default `default_data_root()`.
-        on_progress: Called during a download; by default progress is shown on stderr.
+    files are checked for their size, their number and their labels. Without `root`, it is `default_data_root()`;
+    without `on_progress`, a download shows its progress on stderr.
 
     Raises:
         DataError: a file is missing or damaged, or the download failed; the message names it.
@@ -141,7 +137,7 @@ def _find(root: Path, num_classes: int) -> tuple[_Form, Path] | None:
         if (root / form.folder).is_dir():
             return form, root / form.folder
     for form in forms:
-        # Either end of the set is enough to know it by: a batch that is missing is then named.
+        # Not all files are asked for: one that is missing is to be named, not taken for another data set.
         if root.name == form.folder or ((root / form.train[0]).is_file() and (root / form.names).is_file()):
             return (form, root) if root.is_dir() else None
     return None
@@ -182,8 +178,8 @@ def _read(form: _Form, folder: Path, validation_images: int) -> Dataset:
         "validation": slice(_TRAIN_IMAGES - validation_images, _TRAIN_IMAGES),
         "test": slice(_TRAIN_IMAGES, None),
     }
-    digest = hashlib.sha256(images)
-    digest.update(labels.astype("<i8"))
+    digest = hashlib.sha256(images.data)
+    digest.update(labels.astype("<i8").data)
     return Dataset(
         name=f"cifar{form.num_classes}",
         classes=classes,
@@ -202,9 +198,7 @@ def _interleave(planes: UInt8[np.ndarray, "n 3072"], out: UInt8[np.ndarray, "n 3
         pixels[:, :, channel] = planes[:, channel * _PLANE : (channel + 1) * _PLANE]
 
 
-def _read_binary(
-    path: Path, form: _Form, count: int
-) -> tuple[UInt8[np.ndarray, "n 3072"], Int64[np.ndarray, " n"]]:
+def _read_binary(path: Path, form: _Form, count: int) -> tuple[UInt8[np.ndarray, "n 3072"], Int64[np.ndarray, " n"]]:
     label_bytes = 1 if form.num_classes == 10 else 2
     content = _read_bytes(path)
     expected = count * (label_bytes + _RECORD)
@@ -218,10 +212,8 @@ def _read_binary(
     return records[:, label_bytes:], labels
 
 
-def _read_python(
-    path: Path, form: _Form, count: int
-) -> tuple[UInt8[np.ndarray, "n 3072"], Int64[np.ndarray, " n"]]:
-    content = _unpickle(path)
+def _read_python(path: Path, form: _Form, count: int) -> tuple[UInt8[np.ndarray, "n 3072"], Int64[np.ndarray, " n"]]:
+    content = read_dictionary(path, _read_bytes(path))
     planes = _entry(path, content, "data")
     if not (isinstance(planes, np.ndarray) and planes.dtype == np.uint8 and planes.shape == (count, _RECORD)):
         raise DataError(f"{path}: its 'data' is no array of uint8 and shape ({count}, {_RECORD}). Unpack it again.")
@@ -248,9 +240,11 @@ def _class_names(form: _Form, path: Path) -> tuple[str, ...]:
         names = _read_bytes(path).decode("utf-8", errors="replace").split()
     else:
         key = "label_names" if form.num_classes == 10 else "fine_label_names"
-        entries = _entry(path, _unpickle(path), key)
+        entries = _entry(path, read_dictionary(path, _read_bytes(path)), key)
         entries = entries if isinstance(entries, list) else []
-        names = [entry.decode("utf-8", errors="replace") if isinstance(entry, bytes) else str(entry) for entry in entries]
+        names = [
+            entry.decode("utf-8", errors="replace") if isinstance(entry, bytes) else str(entry) for entry in entries
+        ]
     if len(names) != form.num_classes or len(set(names)) != len(names):
         raise DataError(f"{path} names {len(set(names))} classes; it should name {form.num_classes}.")
     return tuple(names)
@@ -271,17 +265,3 @@ def _entry(path: Path, content: dict[Any, Any], key: str) -> Any:
         if written in content:
             return content[written]
     raise DataError(f"{path} has no {key!r}; it is not an official CIFAR file.")
-
-
-def _unpickle(path: Path) -> dict[Any, Any]:
-    with _open_binary(path) as file:
-        try:
-            content = _ArrayUnpickler(file, encoding="bytes").load()
-        except DataError as error:
-            raise DataError(f"{path} {error}") from error
-        # A damaged pickle can fail with any exception: it is a program, and this one is broken.
-        except Exception as error:
-            raise DataError(f"{path} is damaged ({error or type(error).__name__}); unpack the archive again.") from error
-    if not isinstance(content, dict):
-        raise DataError(f"{path} holds no dictionary; it is not an official CIFAR file.")
-    return content

@@ -17,7 +17,7 @@ import urllib.request
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, TextIO
+from typing import IO, TYPE_CHECKING
 
 from resnets.specs.errors import DataError
 
@@ -41,17 +41,15 @@ def download(
     *,
     checksum: str,
     on_progress: Progress | None = None,
-    attempts: int = 5,
+    attempts: int = 4,
     timeout_s: float = 30.0,
     first_wait_s: float = 1.0,
 ) -> Path:
     """Download `url` to `destination`, which appears only when it is complete and its checksum is right.
 
     What has arrived is kept in `destination` + ".part"; the next call, or the next attempt, asks for the rest.
-
-    Args:
-        checksum: "md5:..." or "sha256:...", in hexadecimal digits.
-        attempts: Attempts in a row that may end without a further byte; the waits between them double.
+    `checksum` is "md5:..." or "sha256:..." in hexadecimal digits. After `attempts` in a row that bring no further
+    byte it gives up; the waits between them double.
 
     Raises:
         DataError: the file cannot be had, cannot be written, or has another checksum (the part is then removed).
@@ -109,10 +107,10 @@ def extract(archive: Path, destination: Path, *, max_bytes: int = 4 << 30) -> Pa
 class StderrProgress:
     """Progress of one download on stderr: a line that is rewritten on a terminal, else a line every 10 seconds."""
 
-    def __init__(self, label: str, stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, label: str, clock: Callable[[], float] = time.monotonic) -> None:
         """Show `label` before the figures."""
         self._label = label
-        self._stream = stream or sys.stderr
+        self._stream = sys.stderr
         self._clock = clock
         self._terminal = self._stream.isatty()
         self._start: tuple[float, int] | None = None
@@ -269,7 +267,9 @@ def _unpack(archive: Path, folder: Path, max_bytes: int) -> None:
                 _check_member(archive, member)
                 unpacked += member.size
                 if unpacked > max_bytes:
-                    raise DataError(f"{archive} unpacks to more than {max_bytes} bytes; that is not the archive expected.")
+                    raise DataError(
+                        f"{archive} unpacks to more than {max_bytes} bytes; that is not the archive expected."
+                    )
                 tar.extract(member, folder, filter="data")
     except (tarfile.TarError, EOFError, zlib.error) as error:
         raise DataError(f"{archive} is damaged ({error}); remove it to download it again.") from error

@@ -3,12 +3,14 @@
 A broken image is never replaced. Its batch is one smaller, and the batch names it.
 """
 
+import atexit
 import itertools
 import signal
 import threading
-from collections.abc import Iterable, Iterator
+import weakref
+from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -29,6 +31,9 @@ from resnets.specs.errors import DataError, ImageError, ResnetsError
 TERMINATION_GRACE_SECONDS = 30
 """How long a worker goes on after SIGTERM, so that the run it belongs to can finish its step and save."""
 
+_ImageReader = Callable[[int, Path], UInt8[np.ndarray, "height width channels"]]
+"""Returns the pixels of an image from its number in the batch and its path."""
+
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
@@ -39,12 +44,6 @@ class DecodedBatch(NamedTuple):
     labels: Int64[Tensor, " n"]
     indices: Int64[Tensor, " n"]
     skipped: tuple[Skipped, ...]
-
-
-class _ImageReader(Protocol):
-    def __call__(self, place: int, path: Path) -> UInt8[np.ndarray, "height width channels"]:
-        """Return the pixels of the image at `path`, number `place` of its batch."""
-        ...
 
 
 class TrainingFiles(TorchDataset[DecodedBatch]):
@@ -74,7 +73,7 @@ class TrainingFiles(TorchDataset[DecodedBatch]):
 class EvaluationFiles(TorchDataset[DecodedBatch]):
     """Images of a split in batches, as the preprocessing has them."""
 
-    def __init__(self, split: FileSplit, preprocessor: Preprocessor, batches: list[Int64[np.ndarray, " n"]]) -> None:
+    def __init__(self, split: FileSplit, preprocessor: Preprocessor, batches: list[Int64[np.ndarray, " _"]]) -> None:
         """Keep what the workers need; `batches` holds the indices of the images of each batch."""
         self._split = split
         self._preprocessor = preprocessor
@@ -112,10 +111,10 @@ def read_area_crop(
 
 def decoded_batches(
     dataset: TorchDataset[DecodedBatch], numbers: Iterable[int], *, workers: int, device: torch.device
-) -> Iterator[DecodedBatch]:
+) -> Generator[DecodedBatch, None, None]:
     """Yield `dataset[number]` for each of `numbers`, in this order, read ahead by worker processes (0: none).
 
-    The processes end when the iterator is closed or used up.
+    The processes start with the first batch, and end when the generator is closed or used up, or with the program.
 
     Raises:
         ResnetsError: A worker process died.
@@ -130,17 +129,9 @@ def decoded_batches(
         # Its own generator: the loader draws a number from it that would otherwise come from the run's.
         generator=torch.Generator(),
     )
-    decoded = _iterator_without_child_signal(loader)
-    while True:
-        try:
-            batch = next(decoded)
-        except StopIteration:
-            return
-        except RuntimeError as error:
-            if str(error).startswith("DataLoader worker"):
-                raise _worker_death(error, workers) from error
-            raise
-        yield batch
+    batches = _received(loader)
+    _open_generators.add(batches)
+    return batches
 
 
 def to_device(batch: DecodedBatch, preprocessor: Preprocessor, device: torch.device, channels_last: bool) -> Batch:
@@ -176,7 +167,7 @@ class FileBatches:
         self._device = device
         self._channels_last = channels_last
         self._workers = workers
-        self._decoded: Any = None
+        self._decoded: Generator[DecodedBatch, None, None] | None = None
 
     @property
     def num_images(self) -> int:
@@ -237,6 +228,31 @@ def _decode(
     )
 
 
+def _received(loader: DataLoader[DecodedBatch]) -> Generator[DecodedBatch, None, None]:
+    decoded = _iterator_without_child_signal(loader)
+    try:
+        yield from decoded
+    except (RuntimeError, OSError, EOFError) as error:
+        if loader.num_workers and _tells_of_death(error):
+            raise _worker_death(error, loader.num_workers) from error
+        raise
+    finally:
+        # torch does this when the iterator is collected. That is late where an error still refers to it, and as part
+        # of a cycle its queues go first, so that it waits for workers that nobody can tell to stop.
+        if loader.num_workers:
+            decoded._shutdown_workers()  # pyright: ignore[reportAttributeAccessIssue]
+
+
+_open_generators: weakref.WeakSet[Generator[DecodedBatch, None, None]] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_generators() -> None:
+    """End all workers before the program does: `multiprocessing` would wait until they end by themselves."""
+    for batches in list(_open_generators):
+        batches.close()
+
+
 def _iterator_without_child_signal(loader: DataLoader[DecodedBatch]) -> Iterator[DecodedBatch]:
     """Start `loader`, so that the death of a worker is reported where the next batch is asked for.
 
@@ -258,8 +274,19 @@ def _start_worker(_: int) -> None:
         signal.signal(signal.SIGTERM, lambda *_: signal.alarm(TERMINATION_GRACE_SECONDS))
 
 
-def _worker_death(error: RuntimeError, workers: int) -> ResnetsError:
+def _tells_of_death(error: RuntimeError | OSError | EOFError) -> bool:
+    """Return whether `error` comes from the loss of a worker, not from what it did (torch marks that as "Caught …").
+
+    What a worker sent just before its death cannot be received any more: its memory is handed over by the worker.
+    """
+    if isinstance(error, RuntimeError):
+        return str(error).startswith("DataLoader worker")
+    return isinstance(error, ConnectionError | EOFError | FileNotFoundError) and "Caught" not in str(error)
+
+
+def _worker_death(error: RuntimeError | OSError | EOFError, workers: int) -> ResnetsError:
+    reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
     return ResnetsError(
-        f"a process that reads images died ({' '.join(str(error).split())}), most often because memory or /dev/shm "
-        f"is full. Choose fewer than --workers {workers} (0 reads in the run's own process) and run again."
+        f"a process that reads images died ({reason}), most often because memory or /dev/shm is full. "
+        f"Choose fewer than --workers {workers} (0 reads in the run's own process) and run again."
     )

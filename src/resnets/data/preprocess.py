@@ -6,6 +6,7 @@ mean image have their channels in the order of `Preprocess.color`. torch is impo
 
 from __future__ import annotations
 
+import io
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,7 +19,7 @@ from resnets.specs.preprocess import Preprocess
 
 if TYPE_CHECKING:
     from pathlib import Path
-    from typing import BinaryIO, Literal
+    from typing import Literal
 
     import torch
     from jaxtyping import Float32, UInt8
@@ -67,7 +68,7 @@ class Preprocessor:
         """What files are decoded to: BGR is RGB until the channels are reversed."""
         return "gray" if self.spec.color == "gray" else "rgb"
 
-    def read(self, source: str | Path | BinaryIO) -> UInt8[np.ndarray, "crop crop c"]:
+    def read(self, source: str | Path | io.BufferedIOBase) -> UInt8[np.ndarray, "crop crop c"]:
         """Return the pixels of an image file: the same as `pixels` of the image that it holds.
 
         Raises:
@@ -85,7 +86,7 @@ class Preprocessor:
         image = _centre_crop(self._resize(to_color(image, self.decode_color)), self.spec.crop_px)
         return self.arrange(np.asarray(image))
 
-    def arrange(self, pixels: UInt8[np.ndarray, "..."]) -> UInt8[np.ndarray, "h w c"]:
+    def arrange(self, pixels: UInt8[np.ndarray, "h w *rgb"]) -> UInt8[np.ndarray, "h w c"]:
         """Return decoded pixels, (h, w) or RGB (h, w, 3), as (h, w, c) in the model's channel order."""
         if pixels.ndim == 2:
             pixels = pixels[:, :, np.newaxis]

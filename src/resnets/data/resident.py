@@ -9,7 +9,6 @@ as long there, but runs on every other device. Both give equal bits.
 
 import itertools
 from collections.abc import Iterator
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -23,12 +22,6 @@ from resnets.data.splits import Batch, ResidentSplit
 from resnets.specs.data import PadCrop
 from resnets.specs.errors import DataError
 from resnets.specs.preprocess import Preprocess
-
-
-class _Cropper(Protocol):
-    def __call__(self, indices: Int64[np.ndarray, " n"], crops: PadCrops) -> Float[Tensor, "n height width channels"]:
-        """Return the normalised crops of the images at `indices`, in new memory."""
-        ...
 
 
 class NumpyCropper:
@@ -120,11 +113,11 @@ class ResidentBatches:
         self._device = device
         images = model_pixels(split.images, preprocessor.spec)
         mean, std = _mean_and_std(preprocessor)
-        self._crop: _Cropper
-        if device.type == "cpu":
-            self._crop = NumpyCropper(images, mean, std, augment.pad_px)
-        else:
-            self._crop = TorchCropper(images, mean, std, augment.pad_px, device)
+        self._crop = (
+            NumpyCropper(images, mean, std, augment.pad_px)
+            if device.type == "cpu"
+            else TorchCropper(images, mean, std, augment.pad_px, device)
+        )
 
     @property
     def num_images(self) -> int:

@@ -1,1 +1,1 @@
-"""The paper's networks as torch modules."""
+"""The paper's networks as PyTorch modules; `models/build.py` makes one from a spec."""

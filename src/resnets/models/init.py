@@ -1,29 +1,29 @@
-"""Initial weights: He et al.'s Gaussian for convolutions, from scratch (PAPER 4.3)."""
+"""Initial weights (He et al. 2015, Sec. 3.4; the initialisation is that of He et al. 2015, "Delving Deep")."""
 
-import torch
 from torch import nn
 
-from resnets.models.blocks import HighwayBlock
+LINEAR_STD = 0.01
+"""Standard deviation of fully-connected weights, which the paper does not state."""
 
-FC_STD = 0.01
 
+def initialise(model: nn.Module) -> None:
+    """Draw new weights for every layer of `model` from the global random state.
 
-@torch.no_grad()
-def initialize(model: nn.Module, generator: torch.Generator | None = None) -> None:
-    """Draw new weights in place.
+    Convolutions, gates of highway nets included: normal with standard deviation sqrt(2 / (k * k * c_out)), the
+    fan-out form. BatchNorm: scale 1, shift 0. Fully-connected: normal with standard deviation 0.01. Biases: 0;
+    a highway block sets that of its gate afterwards.
 
-    Convolutions: N(0, 2 / fan_out), as in the authors' recommended re-implementation; BatchNorm: gamma 1, beta 0,
-    also at the end of a residual branch; fully-connected layers: N(0, 0.01^2); biases 0, those of highway
-    gates at their negative start.
+    The last scale of a block is not set to 0, a later habit that would make residual and plain nets start from
+    different functions for a reason that is not the shortcut.
     """
     for module in model.modules():
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu", generator=generator)
-            if module.bias is not None:
-                module.bias.zero_()
-        elif isinstance(module, nn.Linear):
-            nn.init.normal_(module.weight, 0.0, FC_STD, generator=generator)
-            module.bias.zero_()
-    for module in model.modules():
-        if isinstance(module, HighwayBlock) and module.gate.bias is not None:
-            module.gate.bias.fill_(module.gate_bias)
+        match module:
+            case nn.Conv2d():
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+            case nn.BatchNorm2d():
+                module.reset_parameters()
+            case nn.Linear():
+                nn.init.normal_(module.weight, std=LINEAR_STD)
+                nn.init.zeros_(module.bias)

@@ -1,113 +1,88 @@
-"""Stem, stages and head of the paper's nets (He et al. 2015, Table 1 and Sec. 4.2).
+"""Residual nets and their plain counterparts: stem, stages, head (He et al. 2015, Table 1; Sec. 4.2 for CIFAR).
 
-State-dict names are torchvision's (`conv1`, `bn1`, `layer1.0.conv1`, …, `fc`); `features` uses the paper's
-(conv2_x … conv5_x).
+A state dict has torchvision's keys: conv1, bn1, layer1.0.conv1, ..., fc. In text and in `features` the stages
+have the paper's names: layer1 is conv2_x. Shapes: n images, c channels, h x w pixels.
 """
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
-
+import torch.nn.functional as F  # noqa: N812
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from resnets.models.blocks import BasicBlock, Block, Bottleneck, HighwayBlock
-from resnets.specs.model import HighwaySpec, ResNetSpec, StemPool
+from resnets.models.blocks import BasicBlock, BlockFactory, Bottleneck
+from resnets.models.features import FeatureShape
+from resnets.models.init import initialise
+from resnets.specs.model import ModelSpec, ResNetSpec, StemPool
 
-
-class FeatureShape(NamedTuple):
-    """Channels of a stage's output, and the pixels of the input that one of its pixels stands for."""
-
-    channels: int
-    stride: int
-
-
-def make_stem_pool(kind: StemPool) -> nn.Module:
-    """Return the pool after conv1; 112 x 112 becomes 56 x 56 either way, over windows a pixel apart."""
-    match kind:
-        case "official":
-            return nn.MaxPool2d(3, 2, padding=0, ceil_mode=True)
-        case "torchvision":
-            return nn.MaxPool2d(3, 2, padding=1)
-        case "none":
-            return nn.Identity()
+BLOCKS: dict[str, BlockFactory] = {"basic": BasicBlock, "bottleneck": Bottleneck}
 
 
 class ResNet(nn.Module):
-    """A residual, plain or highway net: stem, stages of blocks, global average pool, fully-connected layer.
+    """A residual or plain net; its weights are drawn from the global random state."""
 
-    Args:
-        spec: the net.
-        make_block: (in_channels, width, stride) to a block; None takes the spec's. A block of your own goes here.
-        expansion: output channels of a block as a multiple of its width.
-    """
-
-    def __init__(
-        self,
-        spec: ResNetSpec | HighwaySpec,
-        make_block: Callable[[int, int, int], nn.Module] | None = None,
-        expansion: int | None = None,
-    ) -> None:
+    def __init__(self, spec: ResNetSpec, block: BlockFactory | None = None) -> None:
+        """Build the net of `spec`, from blocks of your own where `block` is given."""
         super().__init__()
-        self.spec = spec
-        make_block = make_block or _block_of(spec)
-        expansion = expansion or (spec.expansion if isinstance(spec, ResNetSpec) else 1)
-        large = isinstance(spec, ResNetSpec) and spec.stem == "7x7"
-        channels = spec.widths[0]
-        if large:
-            self.conv1 = nn.Conv2d(spec.in_channels, channels, 7, 2, padding=3, bias=False)
-        else:
-            self.conv1 = nn.Conv2d(spec.in_channels, channels, 3, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(channels)
-        self.relu = nn.ReLU(inplace=True)
-        self.maxpool = make_stem_pool(spec.stem_pool if isinstance(spec, ResNetSpec) else "none")
-        stride = (2 if large else 1) * (1 if isinstance(self.maxpool, nn.Identity) else 2)
+        self.spec: ModelSpec = spec
+        kernel, stride = (7, 2) if spec.stem == "7x7" else (3, 1)
+        self.conv1 = nn.Conv2d(spec.in_channels, spec.stem_width, kernel, stride, padding=kernel // 2, bias=False)
+        self.bn1 = nn.BatchNorm2d(spec.stem_width)
+        self.maxpool = stem_pool(spec.stem_pool)
         self._shapes: dict[str, FeatureShape] = {}
-        for number, (blocks, width) in enumerate(zip(spec.blocks, spec.widths, strict=True), start=1):
-            first_stride = 1 if number == 1 else 2
-            self.add_module(f"layer{number}", make_stage(make_block, channels, width, blocks, first_stride, expansion))
-            channels, stride = width * expansion, stride * first_stride
-            self._shapes[f"conv{number + 1}_x"] = FeatureShape(channels, stride)
-        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        channels, stride = spec.stem_width, stride * (1 if spec.stem_pool == "none" else 2)
+        for index in range(len(spec.blocks)):
+            stage = build_stage(spec, index, channels, block or BLOCKS[spec.block])
+            self.add_module(f"layer{index + 1}", stage)
+            channels, stride = spec.widths[index] * spec.expansion, stride * (2 if index else 1)
+            self._shapes[f"conv{index + 2}_x"] = FeatureShape(channels, stride)
         self.fc = nn.Linear(channels, spec.num_classes)
+        initialise(self)
+
+    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n classes"]:
+        """Return the logits of images of any size; the last map is averaged over its pixels."""
+        x = self.stem(x)
+        for stage in self.stages():
+            x = stage(x)
+        return self.fc(F.adaptive_avg_pool2d(x, 1).flatten(1))
+
+    def features(self, x: Float[Tensor, "n c h w"]) -> dict[str, Float[Tensor, "n _ _ _"]]:
+        """Return the output of every stage under the paper's names: conv2_x, conv3_x, ..."""
+        maps: dict[str, Tensor] = {}
+        x = self.stem(x)
+        for name, stage in zip(self._shapes, self.stages(), strict=True):
+            maps[name] = x = stage(x)
+        return maps
 
     def feature_shapes(self) -> dict[str, FeatureShape]:
         """Return channels and stride of every map that `features` returns."""
         return dict(self._shapes)
 
-    def features(self, x: Float[Tensor, "n c h w"]) -> dict[str, Float[Tensor, "n c_stage h_stage w_stage"]]:
-        """Return the output of each stage by the paper's names."""
-        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
-        maps = {}
-        for number, name in enumerate(self._shapes, start=1):
-            x = self.get_submodule(f"layer{number}")(x)
-            maps[name] = x
-        return maps
+    def stem(self, x: Float[Tensor, "n c_in h_in w_in"]) -> Float[Tensor, "n c h w"]:
+        """Return the input of the first stage: conv1 and, on ImageNet, pool1."""
+        return self.maxpool(F.relu(self.bn1(self.conv1(x)), inplace=True))
 
-    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n classes"]:
-        """Return the logits."""
-        *_, last = self.features(x).values()
-        return self.fc(self.avgpool(last).flatten(1))
+    def stages(self) -> list[nn.Module]:
+        """Return layer1, layer2, ... in order."""
+        return [self.get_submodule(f"layer{number}") for number in range(1, len(self._shapes) + 1)]
 
 
-def make_stage(
-    make_block: Callable[[int, int, int], nn.Module],
-    in_channels: int,
-    width: int,
-    blocks: int,
-    stride: int,
-    expansion: int,
-) -> nn.Sequential:
-    """Return a stage of `blocks` blocks, of which the first has the stride (conv3_1, conv4_1, conv5_1 in Table 1)."""
-    first = make_block(in_channels, width, stride)
-    return nn.Sequential(first, *(make_block(width * expansion, width, 1) for _ in range(blocks - 1)))
+def build_stage(spec: ResNetSpec, index: int, in_channels: int, block: BlockFactory) -> nn.Sequential:
+    """Return the blocks of one column entry of Table 1; from the second stage on, the first block has stride 2."""
+    width = spec.widths[index]
+    blocks = [block(in_channels, width, 2 if index > 0 else 1, spec)]
+    blocks += [block(width * spec.expansion, width, 1, spec) for _ in range(spec.blocks[index] - 1)]
+    return nn.Sequential(*blocks)
 
 
-def _block_of(spec: ResNetSpec | HighwaySpec) -> Callable[[int, int, int], nn.Module]:
-    if isinstance(spec, HighwaySpec):
-        return lambda channels, width, stride: HighwayBlock(
-            channels, width, stride, zero_pad=spec.zero_pad, gate_bias=spec.gate_bias
-        )
-    block: Block = BasicBlock if spec.block == "basic" else Bottleneck
-    return lambda channels, width, stride: block(
-        channels, width, stride, shortcut=spec.shortcut, zero_pad=spec.zero_pad, stride_on=spec.stride_on
-    )
+def stem_pool(form: StemPool) -> nn.Module:
+    """Return the max pool after conv1.
+
+    "official" is Caffe's, as in the authors' released models: no padding, and a last window that may hang over.
+    "torchvision" pads one pixel. Both halve 112 to 56, with windows one pixel apart, so their outputs differ.
+    """
+    match form:
+        case "official":
+            return nn.MaxPool2d(3, stride=2, padding=0, ceil_mode=True)
+        case "torchvision":
+            return nn.MaxPool2d(3, stride=2, padding=1)
+        case "none":
+            return nn.Identity()

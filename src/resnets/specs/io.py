@@ -1,5 +1,8 @@
 """Specs to JSON and back: every value tagged with its kind, unknown fields refused, a hash of what counts."""
 
+# pyright: standard
+# Not strict: what comes out of JSON has no static type until it is checked here.
+
 from __future__ import annotations
 
 import dataclasses

@@ -17,7 +17,8 @@ from PIL import Image
 
 from resnets import api
 from resnets.data.open import open_dataset
-from resnets.report.curves import curves_from_metrics, draw_error_curves, plot_in_terminal
+from resnets.report.curves import curves_from_metrics, draw_error_curves
+from resnets.report.terminal_plot import plot_in_terminal
 from resnets.specs.data import Digits
 from resnets.specs.errors import RunError
 from resnets.specs.run import Machine, TrainSpec, shorten

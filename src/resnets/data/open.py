@@ -1,0 +1,87 @@
+"""From a dataset spec, or the value of `--data`, to a dataset."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from resnets.data.cifar import find_cifar, open_cifar
+from resnets.data.digits import open_digits
+from resnets.data.folder import open_folder
+from resnets.specs.data import Cifar, DatasetSpec, Digits, ImageFolder
+from resnets.specs.errors import DataError, near_misses
+
+if TYPE_CHECKING:
+    from resnets.data.download import Progress
+    from resnets.data.splits import Dataset
+
+_WORDS = ("digits", "cifar10", "cifar100")
+
+
+def open_dataset(spec: DatasetSpec, root: Path | None = None, *, on_progress: Progress | None = None) -> Dataset:
+    """Return the dataset of a spec.
+
+    `root` is the folder of images; for CIFAR the folder that holds the official one, or that folder itself, and by
+    default the folder for downloads. Without `on_progress`, a download shows its progress on stderr.
+
+    Raises:
+        DataError: the dataset is missing or damaged; the message says where and what was expected.
+    """
+    match spec:
+        case Digits():
+            return open_digits()
+        case Cifar():
+            return open_cifar(spec, root, on_progress=on_progress)
+        case ImageFolder():
+            if root is None:
+                raise DataError("This recipe trains on a folder of images; give it with --data FOLDER.")
+            return open_folder(spec, root)
+
+
+def dataset_spec_for(data: str, default: DatasetSpec) -> tuple[DatasetSpec, Path | None]:
+    """Return the spec and the root that a value of `--data` means: a known word, or the path of a folder.
+
+    A known word wins over a folder of that name (`./digits` is the folder). A folder of official CIFAR files is
+    CIFAR, any other a folder of images. The fields of `default` are kept where it is of the same kind.
+
+    Raises:
+        DataError: `data` is neither.
+    """
+    match data:
+        case "digits":
+            return Digits(), None
+        case "cifar10":
+            return _cifar(default, 10), None
+        case "cifar100":
+            return _cifar(default, 100), None
+    root = Path(data).expanduser()
+    if not data or not root.is_dir():  # an empty path would be the current folder
+        raise DataError(_no_dataset(data, root))
+    num_classes = find_cifar(root, prefer=default.num_classes if isinstance(default, Cifar) else 10)
+    if num_classes is not None:
+        return _cifar(default, num_classes), root
+    return (default if isinstance(default, ImageFolder) else ImageFolder()), root
+
+
+def _cifar(default: DatasetSpec, num_classes: int) -> Cifar:
+    spec = default if isinstance(default, Cifar) else Cifar()
+    return dataclasses.replace(spec, num_classes=num_classes)
+
+
+def _no_dataset(data: str, root: Path) -> str:
+    allowed = f"--data is {', '.join(_WORDS)} or the path of a folder."
+    if not data:
+        return f"--data is empty. {allowed}"
+    if root.exists():
+        return f"--data {data} is a file; if it is an archive, unpack it first. {allowed}"
+    folders = []
+    if root.parent.is_dir():
+        folders = [
+            str(Path(data).with_name(entry.name))
+            for entry in root.parent.iterdir()
+            if entry.name[0] != "." and entry.is_dir()
+        ]
+    return (
+        f"--data {data}: there is no dataset or folder of this name.{near_misses(data, [*_WORDS, *folders])} {allowed}"
+    )

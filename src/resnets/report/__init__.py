@@ -1,0 +1,1 @@
+"""Pictures of runs: error curves as a file and as text."""

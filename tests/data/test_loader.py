@@ -1,0 +1,243 @@
+import itertools
+import multiprocessing
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from resnets.data.augment import area_crop_box, mirrored
+from resnets.data.batches import training_batches
+from resnets.data.loader import TERMINATION_GRACE_SECONDS, TrainingFiles, decoded_batches, read_area_crop
+from resnets.data.order import TrainingStream
+from resnets.data.preprocess import Preprocessor
+from resnets.data.splits import FileSplit
+from resnets.specs.data import AreaCrop
+from resnets.specs.errors import DataError, ResnetsError
+from resnets.specs.preprocess import ColorOrder, Preprocess
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning"),
+    # Python 3.12 and later warn of threads that exist when a process forks; torch has some.
+    pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning"),
+]
+
+CPU = torch.device("cpu")
+SIZES = [(40, 30), (17, 50), (64, 64), (200, 90), (25, 24), (31, 44), (90, 90), (400, 300), (30, 300), (55, 20)]
+AUGMENT = AreaCrop(min_area=0.3)
+
+
+def write_images(folder, sizes):
+    random = np.random.default_rng(0)
+    paths = []
+    for number, (width, height) in enumerate(sizes):
+        coarse = Image.fromarray(random.integers(0, 256, (5, 5, 3), dtype=np.uint8))
+        path = folder / f"{number}.{'jpg' if number % 2 else 'png'}"
+        coarse.resize((width, height)).save(path)
+        paths.append(path)
+    return FileSplit(paths=tuple(paths), labels=np.arange(len(paths), dtype=np.int64) % 3)
+
+
+@pytest.fixture
+def split(tmp_path):
+    return write_images(tmp_path, SIZES)
+
+
+def preprocessor_for(color: ColorOrder = "rgb"):
+    channels = 1 if color == "gray" else 3
+    return Preprocessor(
+        Preprocess(resize_px=28, crop_px=24, color=color, mean=(100.0,) * channels, std=(50.0,) * channels)
+    )
+
+
+def first_batches(split, *, count=4, first_step=0, workers=0, color: ColorOrder = "rgb", channels_last=True, **stream):
+    arguments = {"seed": 3, "global_batch": 8, "accumulation": 2} | stream
+    batches = training_batches(
+        split,
+        preprocessor_for(color),
+        AUGMENT,
+        device=CPU,
+        channels_last=channels_last,
+        workers=workers,
+        **arguments,
+    )
+    taken = list(itertools.islice(batches.batches(first_step), count))
+    batches.close()
+    return taken
+
+
+def assert_same(some, others):
+    for one, other in zip(some, others, strict=True):
+        assert torch.equal(one.images, other.images)
+        assert torch.equal(one.labels, other.labels)
+        np.testing.assert_array_equal(one.indices, other.indices)
+        assert one.skipped == other.skipped
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_the_number_of_workers_changes_no_pixel(split, workers):
+    split.paths[4].write_bytes(b"no image")
+    assert_same(first_batches(split), first_batches(split, workers=workers))
+
+
+def test_a_later_start_gives_the_tail_of_the_stream(split):
+    assert_same(first_batches(split, count=8)[6:], first_batches(split, count=2, first_step=3, workers=2))
+
+
+def test_two_processes_share_what_one_would_take(split):
+    whole = first_batches(split, count=3, accumulation=1)
+    shares = [first_batches(split, count=3, accumulation=1, rank=rank, world_size=2) for rank in range(2)]
+    for one, *parts in zip(whole, *shares, strict=True):
+        assert torch.equal(one.images, torch.cat([part.images for part in parts]))
+        np.testing.assert_array_equal(one.indices, np.concatenate([part.indices for part in parts]))
+
+
+@pytest.mark.parametrize("color", ["rgb", "bgr", "gray"])
+def test_batches_equal_images_that_are_read_one_by_one(split, color):
+    preprocessor = preprocessor_for(color)
+    stream = TrainingStream(seed=3, num_images=len(SIZES), global_batch=8)
+    positions = np.arange(8, 16)
+    draws = stream.uniforms(positions, 5)
+    (batch,) = first_batches(split, count=1, first_step=1, accumulation=1, color=color)
+    np.testing.assert_array_equal(batch.indices, stream.indices(positions))
+    np.testing.assert_array_equal(batch.labels.numpy(), split.labels[batch.indices])
+    for place, index in enumerate(batch.indices):
+        pixels = read_area_crop(split.paths[index], AUGMENT, preprocessor, draws[place, :4]).astype(np.float64)
+        pixels = pixels[:, ::-1] if mirrored(AUGMENT, draws[place, 4:]) else pixels
+        np.testing.assert_allclose(batch.images[place].permute(1, 2, 0).numpy(), (pixels - 100) / 50, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [(300, 200), (90, 700)])
+def test_a_crop_is_the_resized_box_of_the_image(tmp_path, size):
+    path = tmp_path / "gradient.png"
+    columns, rows = np.meshgrid(np.linspace(0, 255, size[0]), np.linspace(0, 255, size[1]))
+    Image.fromarray(np.stack([columns, rows, 255 - rows], axis=2).astype(np.uint8)).save(path)
+    draws = np.array([0.4, 0.7, 0.2, 0.9])
+    left, top, right, bottom = area_crop_box(AUGMENT, size[0], size[1], draws)
+    pixels = read_area_crop(path, AUGMENT, preprocessor_for(), draws)
+    centres = (np.arange(24) + 0.5) / 24
+    expected_columns = (left + centres * (right - left) - 0.5) * 255 / (size[0] - 1)
+    expected_rows = (top + centres * (bottom - top) - 0.5) * 255 / (size[1] - 1)
+    # Away from the rim, where the filter has only one side to average over.
+    np.testing.assert_allclose(pixels[12, 2:-2, 0], expected_columns[2:-2], atol=2)
+    np.testing.assert_allclose(pixels[2:-2, 12, 1], expected_rows[2:-2], atol=2)
+
+
+@pytest.mark.parametrize("channels_last", [True, False])
+def test_batches_of_files_have_the_layout_that_was_asked_for(split, channels_last):
+    (batch,) = first_batches(split, count=1, channels_last=channels_last)
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    assert batch.images.is_contiguous(memory_format=layout)
+    assert batch.images.shape == (4, 3, 24, 24)
+
+
+def test_a_broken_image_is_left_out_and_named_once_an_epoch(split):
+    whole = first_batches(split, count=10)
+    split.paths[7].write_bytes(split.paths[7].read_bytes()[:300])
+    broken = first_batches(split, count=10)
+    assert Counter(skipped.path for batch in broken for skipped in batch.skipped) == {str(split.paths[7]): 4}
+    assert all(skipped.reason for batch in broken for skipped in batch.skipped)
+    for one, other in zip(whole, broken, strict=True):
+        kept = one.indices != 7
+        assert len(other) == kept.sum() == 4 - len(other.skipped)
+        assert torch.equal(one.images[torch.from_numpy(kept)], other.images)
+        assert torch.equal(one.labels[torch.from_numpy(kept)], other.labels)
+
+
+def test_a_batch_without_a_readable_image_ends_the_run(split):
+    for path in split.paths:
+        path.unlink()
+    with pytest.raises(DataError, match=r"none of the 4 images .*\.(png|jpg): there is no such file"):
+        first_batches(split)
+
+
+def test_random_numbers_of_the_run_are_left_alone(split):
+    before = torch.get_rng_state()
+    first_batches(split, workers=1)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_closing_ends_the_worker_processes(split):
+    batches = training_batches(
+        split, preprocessor_for(), AUGMENT, seed=0, global_batch=4, device=CPU, channels_last=True, workers=2
+    )
+    next(batches.batches(0))
+    assert len(multiprocessing.active_children()) == 2
+    next(batches.batches(5))
+    assert len(multiprocessing.active_children()) == 2
+    batches.close()
+    batches.close()
+    assert not multiprocessing.active_children()
+
+
+def test_the_files_can_be_sent_to_a_process_that_is_not_forked(split):
+    stream = TrainingStream(seed=3, num_images=len(SIZES), global_batch=8)
+    files = TrainingFiles(split, preprocessor_for(), AUGMENT, stream)
+    sent = pickle.loads(pickle.dumps(files))
+    assert torch.equal(files[2].pixels, sent[2].pixels)
+
+
+class Signalled(TrainingFiles):
+    """Sends a signal to the process that reads pass 2."""
+
+    def __init__(self, which, *arguments):
+        super().__init__(*arguments)
+        self.which = which
+
+    def __getitem__(self, number):
+        if number == 2:
+            os.kill(os.getpid(), self.which)
+        return super().__getitem__(number)
+
+
+@pytest.fixture
+def signalled(split):
+    stream = TrainingStream(seed=3, num_images=len(SIZES), global_batch=8)
+    return lambda which: Signalled(which, split, preprocessor_for(), AUGMENT, stream)
+
+
+@pytest.mark.parametrize("which", [signal.SIGINT, signal.SIGTERM])
+def test_a_worker_goes_on_when_the_whole_run_is_told_to_stop(signalled, which):
+    batches = decoded_batches(signalled(which), range(6), workers=1, device=CPU)
+    assert [len(batch.indices) for batch in batches] == [8] * 6
+
+
+def test_a_killed_worker_is_reported_where_a_batch_is_asked_for(signalled):
+    handler = signal.getsignal(signal.SIGCHLD)
+    batches = decoded_batches(signalled(signal.SIGKILL), itertools.count(), workers=1, device=CPU)
+    next(batches)
+    time.sleep(0.3)  # the worker is killed meanwhile, and nothing interrupts its parent
+    with pytest.raises(ResnetsError, match=r"reads images died.*fewer than --workers 1 \(0 reads"):
+        list(batches)
+    assert signal.getsignal(signal.SIGCHLD) is handler
+    assert not multiprocessing.active_children()
+
+
+def test_a_defect_in_a_worker_is_not_taken_for_its_death(signalled):
+    batches = decoded_batches(signalled("no signal"), itertools.count(), workers=1, device=CPU)
+    with pytest.raises(TypeError, match="Caught TypeError in DataLoader worker"):
+        list(batches)
+    assert not multiprocessing.active_children()
+
+
+def test_a_program_that_leaves_workers_running_ends_at_once():
+    program = """
+import torch
+from resnets.data.loader import decoded_batches
+
+if __name__ == "__main__":
+    batches = decoded_batches(["one", "two", "three"], range(3), workers=1, device=torch.device("cpu"))
+    print(next(batches))
+"""
+    started = time.monotonic()
+    finished = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    assert finished.stdout == "one\n"
+    assert not finished.stderr
+    assert time.monotonic() - started < TERMINATION_GRACE_SECONDS / 2

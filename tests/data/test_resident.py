@@ -1,0 +1,149 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from resnets.data.augment import PadCrops, pad_crops
+from resnets.data.batches import training_batches
+from resnets.data.order import TrainingStream
+from resnets.data.preprocess import Preprocessor
+from resnets.data.resident import NumpyCropper, TorchCropper, model_pixels
+from resnets.data.splits import ResidentSplit
+from resnets.specs.data import PadCrop
+from resnets.specs.errors import DataError
+from resnets.specs.preprocess import Preprocess
+
+CPU = torch.device("cpu")
+
+
+def random_split(num_images=20, side=8, channels=3):
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (num_images, side, side, channels), dtype=np.uint8)
+    return ResidentSplit(images=images, labels=random.integers(0, 10, num_images))
+
+
+def preprocessor_for(split, *, color=None, mean_image=True, std=1.0):
+    side, channels = split.images.shape[2:]
+    spec = Preprocess(
+        resize_px=side,
+        crop_px=side,
+        color=color or ("gray" if channels == 1 else "rgb"),
+        mean=(0.0,) * channels if mean_image else (120.5, 110.25, 99.0)[:channels],
+        std=(std, std * 1.5, std * 2)[:channels] if std != 1 else (1.0,) * channels,
+        mean_image=mean_image,
+    )
+    return Preprocessor(spec, split.images.mean(axis=0).astype(np.float32) if mean_image else None)
+
+
+def naive_crop(image, mean, std, pad_px, top, left, flip):
+    """Subtract the mean, pad with zeros, crop, mirror, divide: image by image, in float64, in the paper's order."""
+    centred = image.astype(np.float64) - mean
+    padded = np.zeros((image.shape[0] + 2 * pad_px, image.shape[1] + 2 * pad_px, image.shape[2]))
+    padded[pad_px : pad_px + image.shape[0], pad_px : pad_px + image.shape[1]] = centred
+    crop = padded[top : top + image.shape[0], left : left + image.shape[1]] / std
+    return crop[:, ::-1] if flip else crop
+
+
+@given(
+    st.integers(0, 5),
+    st.tuples(st.integers(1, 7), st.integers(1, 7), st.sampled_from([1, 3])),
+    st.booleans(),
+    st.integers(0, 2**32),
+)
+def test_both_croppers_do_what_the_paper_says(pad_px, shape, divide, seed):
+    random = np.random.default_rng(seed)
+    images = random.integers(0, 256, (5, *shape), dtype=np.uint8)
+    mean = (random.random(shape) * 255).astype(np.float32)
+    std = (random.random(shape[2]) + 0.5).astype(np.float32) if divide else np.ones(shape[2], np.float32)
+    indices = random.integers(0, 5, 9)
+    crops = pad_crops(PadCrop(pad_px=pad_px), random.random((9, 3)))
+    expected = np.stack(
+        [naive_crop(images[i], mean, std, pad_px, *crop) for i, *crop in zip(indices, *crops, strict=True)]
+    )
+    by_numpy = NumpyCropper(images, mean, std, pad_px)(indices, crops)
+    by_torch = TorchCropper(images, mean, std, pad_px, CPU)(indices, crops)
+    np.testing.assert_allclose(by_numpy.numpy(), expected, rtol=1e-6, atol=1e-5)
+    assert torch.equal(by_numpy, by_torch)
+    assert by_numpy.dtype == by_torch.dtype == torch.float32
+
+
+def test_padding_is_zero_after_the_mean_is_subtracted():
+    split = random_split(side=6)
+    mean = np.full((6, 6, 3), 77, np.float32)
+    corner = PadCrops(np.array([0]), np.array([0]), np.array([False]))
+    crop = NumpyCropper(split.images, mean, np.ones(3, np.float32), 6)(np.array([3]), corner)
+    assert not crop.any()
+
+
+def test_the_centre_crop_is_what_the_model_is_evaluated_on():
+    split = random_split()
+    preprocessor = preprocessor_for(split, mean_image=False, std=60.0)
+    batches = training_batches(
+        split, preprocessor, PadCrop(pad_px=0, flip=False), seed=1, global_batch=20, device=CPU, channels_last=True
+    )
+    batch = next(batches.batches(0))
+    pixels = torch.from_numpy(split.images[batch.indices]).permute(0, 3, 1, 2)
+    assert torch.equal(batch.images, preprocessor.normalize(pixels))
+
+
+@pytest.mark.parametrize("channels_last", [True, False])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_batches_have_the_layout_that_was_asked_for(channels, channels_last):
+    split = random_split(channels=channels)
+    batches = training_batches(
+        split, preprocessor_for(split), PadCrop(), seed=0, global_batch=6, device=CPU, channels_last=channels_last
+    )
+    images = next(batches.batches(0)).images
+    assert images.shape == (6, channels, 8, 8)
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    assert images.is_contiguous(memory_format=layout)
+
+
+def test_positions_decide_images_crops_and_labels():
+    split = random_split()
+    augment = PadCrop(pad_px=3)
+    preprocessor = preprocessor_for(split)
+    batches = training_batches(
+        split, preprocessor, augment, seed=5, global_batch=12, device=CPU, channels_last=True
+    ).batches(7)
+    stream = TrainingStream(seed=5, num_images=20, global_batch=12)
+    for step in (7, 8):
+        batch = next(batches)
+        positions = np.arange(step * 12, (step + 1) * 12)
+        crops = pad_crops(augment, stream.uniforms(positions, 3))
+        np.testing.assert_array_equal(batch.indices, stream.indices(positions))
+        np.testing.assert_array_equal(batch.labels.numpy(), split.labels[batch.indices])
+        expected = [
+            naive_crop(split.images[i], preprocessor.mean_image, 1.0, 3, *crop)
+            for i, *crop in zip(batch.indices, *crops, strict=True)
+        ]
+        np.testing.assert_allclose(batch.images.permute(0, 2, 3, 1).numpy(), expected, atol=1e-4)
+
+
+def test_a_batch_that_is_kept_does_not_change():
+    split = random_split()
+    batches = training_batches(
+        split, preprocessor_for(split), PadCrop(), seed=0, global_batch=20, device=CPU, channels_last=True
+    ).batches(0)
+    kept = next(batches)
+    copy = kept.images.clone()
+    next(batches)
+    assert torch.equal(kept.images, copy)
+
+
+def test_a_bgr_model_gets_its_channels_reversed():
+    split = random_split()
+    make = {"seed": 0, "global_batch": 20, "device": CPU, "channels_last": True}
+    rgb = preprocessor_for(split)
+    assert rgb.mean_image is not None
+    bgr = Preprocessor(preprocessor_for(split, color="bgr").spec, np.ascontiguousarray(rgb.mean_image[..., ::-1]))
+    as_rgb = next(training_batches(split, rgb, PadCrop(), **make).batches(0))
+    as_bgr = next(training_batches(split, bgr, PadCrop(), **make).batches(0))
+    assert torch.equal(as_rgb.images.flip(1), as_bgr.images)
+
+
+def test_images_of_another_size_than_the_models_are_refused():
+    spec = preprocessor_for(random_split()).spec
+    with pytest.raises(DataError, match=r"shape \(32, 32, 3\).*model takes \(8, 8, 3\)"):
+        model_pixels(np.zeros((2, 32, 32, 3), np.uint8), spec)
