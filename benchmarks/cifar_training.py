@@ -127,7 +127,15 @@ def usual_stepper(depth: int, root: str | None) -> Callable[[], None]:
             x = self.blocks(functional.relu(self.bn1(self.conv1(x))))
             return self.linear(functional.avg_pool2d(x, x.shape[3]).flatten(1))
 
-    loader = DataLoader(Images(), BATCH, shuffle=True, num_workers=2, drop_last=True, persistent_workers=True, multiprocessing_context="fork")
+    loader = DataLoader(
+        Images(),
+        BATCH,
+        shuffle=True,
+        num_workers=2,
+        drop_last=True,
+        persistent_workers=True,
+        multiprocessing_context="fork",
+    )
     model = Net().train()
     optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9, weight_decay=1e-4)
     criterion = nn.CrossEntropyLoss()
@@ -259,7 +267,9 @@ def main() -> None:
     ]
     report = {"what": f"CIFAR ResNet-{given.depth} training, batch {BATCH}, data included", "rows": rows} | facts(given)
     for row in rows:
-        print(f"{row['images_per_second']:>8.0f} images/s {row['ratio']:>6.2f}x  first step {row['first_step_seconds']:>6.1f} s  {row['system']}")
+        print(
+            f"{row['images_per_second']:>8.0f} images/s {row['ratio']:>6.2f}x  first step {row['first_step_seconds']:>6.1f} s  {row['system']}"
+        )
     if given.out:
         given.out.write_text(json.dumps(report, indent=2) + "\n")
 

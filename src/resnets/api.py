@@ -112,9 +112,7 @@ def train(
     )
 
 
-def _with_data(
-    spec: TrainSpec, data: str | Path | None, data_root: str | Path | None
-) -> tuple[TrainSpec, Path | None]:
+def _with_data(spec: TrainSpec, data: str | Path | None, data_root: str | Path | None) -> tuple[TrainSpec, Path | None]:
     dataset, root = _dataset(data, data_root, spec.dataset)
     if data is None and isinstance(dataset, ImageFolder):
         raise UserError("This recipe trains on a folder of images: name it with --data FOLDER.")
@@ -152,9 +150,7 @@ class Classifier:
         """Class names, in the order of the logits."""
         return self.stored.classes
 
-    def predict(
-        self, images: Iterable[Any], *, top_k: int = 5, device: str = "cpu"
-    ) -> list[list[Prediction]]:
+    def predict(self, images: Iterable[Any], *, top_k: int = 5, device: str = "cpu") -> list[list[Prediction]]:
         """Return the `top_k` most probable classes of each image, the best first.
 
         Args:

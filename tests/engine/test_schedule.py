@@ -1,6 +1,7 @@
 """Learning rates, against the paper's numbers and by hand."""
 
 import dataclasses
+import itertools
 import math
 
 import pytest
@@ -20,7 +21,8 @@ from resnets.specs.run import shorten
 
 
 @pytest.mark.parametrize(
-    ("step", "lr"), [(0, 0.1), (400, 0.1), (31_999, 0.1), (32_000, 0.01), (47_999, 0.01), (48_000, 0.001), (63_999, 0.001)]
+    ("step", "lr"),
+    [(0, 0.1), (400, 0.1), (31_999, 0.1), (32_000, 0.01), (47_999, 0.01), (48_000, 0.001), (63_999, 0.001)],
 )
 def test_cifar_schedule_is_the_papers(step, lr):
     assert learning_rate(recipe("cifar10.resnet56"), step, ScheduleState()) == pytest.approx(lr)
@@ -71,7 +73,7 @@ def test_cosine_never_rises(steps):
     spec = dataclasses.replace(recipe("cifar10.resnet20"), schedule=Cosine(), steps=steps)
     rates = [learning_rate(spec, step, ScheduleState()) for step in range(0, steps, max(1, steps // 50))]
     assert rates[0] == pytest.approx(0.1)
-    assert all(later <= earlier for earlier, later in zip(rates, rates[1:], strict=False))
+    assert all(later <= earlier for earlier, later in itertools.pairwise(rates))
 
 
 @given(st.integers(min_value=4, max_value=200_000))

@@ -98,11 +98,11 @@ def load_model(folder: Path) -> StoredModel:
     """
     config = _read_config(folder / "config.json")
     try:
-        spec = io.from_json(ModelSpec, config["model"], "model")  # pyright: ignore[reportArgumentType]
+        spec = io.from_json(ModelSpec, config["model"], "model")
         preprocess = io.from_json(Preprocess, config["preprocess"], "preprocess")
         classes = tuple(str(name) for name in config["classes"])
         dataset = config.get("dataset")
-        dataset = None if dataset is None else io.from_json(DatasetSpec, dataset, "dataset")  # pyright: ignore[reportArgumentType]
+        dataset = None if dataset is None else io.from_json(DatasetSpec, dataset, "dataset")
         metrics, licence = dict(config.get("metrics", {})), str(config.get("licence", ""))
     except SpecError as error:
         raise ModelError(f"{folder / 'config.json'}: {error}") from error
@@ -163,7 +163,9 @@ def check_weights(model: nn.Module, weights: Mapping[str, Tensor], message: str)
         *([f"{len(misshapen)} have another shape ({'; '.join(misshapen[:2])} …)"] if misshapen else []),
     ]
     if problems:
-        raise ModelError(f"{message}: {', '.join(problems)}. The weights belong to another net, variant or class count.")
+        raise ModelError(
+            f"{message}: {', '.join(problems)}. The weights belong to another net, variant or class count."
+        )
 
 
 def _read_config(path: Path) -> dict[str, Any]:
@@ -176,7 +178,7 @@ def _read_config(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise ModelError(f"{path} is not valid JSON; the model folder is damaged.") from error
     if not isinstance(config, dict) or "model" not in config:
-        raise ModelError(f"{path} is not a model folder's: it has no \"model\".")
+        raise ModelError(f'{path} is not a model folder\'s: it has no "model".')
     version = config.get("format_version")
     if version != FORMAT_VERSION:
         raise ModelError(f"{path} has format_version {version}; this version of resnets reads {FORMAT_VERSION}.")

@@ -88,7 +88,8 @@ class RunDirectory:
         if saved is None or io.spec_hash(saved) == io.spec_hash(spec):
             return
         ours, theirs = io.to_json(saved), io.to_json(spec)
-        ours.pop("recipe"), theirs.pop("recipe")
+        for label in (ours, theirs):
+            label.pop("recipe")
         changes = io.differences(ours, theirs)
         shown = "; ".join(changes[:6]) + (f"; and {len(changes) - 6} more" if len(changes) > 6 else "")
         raise RunError(
@@ -131,7 +132,9 @@ class RunDirectory:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
-                raise RunError(f"Another process is training in {self.path}; wait for it or choose another --run.") from error
+                raise RunError(
+                    f"Another process is training in {self.path}; wait for it or choose another --run."
+                ) from error
             except OSError:  # a file system without locks
                 pass
             yield

@@ -1,152 +1,285 @@
-"""`resnets describe`: the paper's nets, and one of them the way Table 1 prints it. Needs no torch."""
+"""`resnets describe`: the list of nets, or one of them as Table 1 prints it. Needs no torch."""
 
 from __future__ import annotations
 
-import itertools
+import dataclasses
 import json
 import re
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from resnets.cli import flags
 from resnets.specs import counts
-from resnets.specs.catalogue import model_name, model_spec, names, paper_figures
+from resnets.specs.architecture import stages, variant
+from resnets.specs.catalogue import model_spec, names, paper_figures
 from resnets.specs.errors import UserError
-from resnets.specs.model import HighwaySpec, ResNetSpec, VGGSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from rich.console import Console
     from rich.table import Table
 
+    from resnets.specs.catalogue import PaperFigures
     from resnets.specs.model import ModelSpec
 
 DESCRIPTION = """\
-Print the architecture of a net the way Table 1 of the paper does, with its parameters, multiply-adds and activation
-memory, and the paper's figures beside ours. Without NAME, list the nets.
+Print the architecture of a net the way Table 1 of the paper does, with its parameters, multiply-adds and
+activation memory, and the paper's figures beside ours. Without NAME, list the nets.
 """
 EPILOG = """\
 names:
-  resnet18|34|50|101|152, plain18|34, vgg16|19, cifar-resnet20, cifar-plain20, cifar-highway20
+  resnet18|34|50|101|152   plain18|34   vgg16|19   cifar-resnet20   cifar-plain20   cifar-highway20
   The CIFAR nets exist for every depth 6n+2: cifar-resnet8, cifar-resnet14, ..., cifar-resnet1202.
-  -a, -b, -c choose the shortcut (resnet34-a); -v1.5 is torchvision's net (resnet50-v1.5).
+  -a, -b or -c chooses the shortcut (resnet34-a), -v1.5 is torchvision's net (resnet50-v1.5).
 
 examples:
-  resnets describe                                      all nets
-  resnets describe resnet50                             the column "50-layer" of Table 1
-  resnets describe resnet34-a --num-classes 10          with another head
-  resnets describe vgg16 --input-size 512 --json        for a script
+  resnets describe                                    all nets
+  resnets describe resnet50                           the 50-layer column of Table 1
+  resnets describe resnet34-a --num-classes 10        with another head
+  resnets describe vgg16 --input-size 512 --json      for a script
 """
-
 GROUPS = {
-    r"resnet\d+": "ImageNet, residual: option B, stride on the 1x1, official stem pooling",
-    r"plain\d+": "ImageNet, plain: the same nets without shortcuts",
-    r"vgg\d+": "ImageNet, the nets the paper compares with",
-    r"cifar-resnet\d+": "CIFAR, residual: option A, any depth 6n+2",
-    r"cifar-plain\d+": "CIFAR, plain: the same nets without shortcuts",
-    r"cifar-highway\d+": "CIFAR, highway: the same nets with a learned gate on every block",
-    r"resnet\d+-[ac]": "Other shortcuts: A adds no parameters, C projects everywhere",
+    r"resnet\d+": "Residual nets for ImageNet: option B, stride on the 1x1, official stem pooling",
+    r"plain\d+": "Their plain counterparts, without shortcuts",
+    r"vgg\d+": "The nets the paper compares with",
+    r"cifar-resnet\d+": "Residual nets for CIFAR: option A, any depth 6n+2",
+    r"cifar-plain\d+": "Their plain counterparts, without shortcuts",
+    r"cifar-highway\d+": "The same with a learned gate on every block",
+    r"resnet\d+-[ac]": "Other shortcuts: A adds no parameters, C projects in every block",
     r"resnet\d+-v1\.5": "torchvision's nets: stride on the 3x3, padded stem pooling",
 }
-"""Heading of each group in the list, by a pattern that its names match."""
-
-ELSEWHERE = {
-    r"resnet34-c": "Table 3",
-    r"cifar-plain\d+": "Sec. 4.2, Fig. 6",
-    r"cifar-highway\d+": "Sec. 2, Table 6",
-}
+"""Headings of the list, by the names under them."""
+ELSEWHERE = {r"resnet34-c": "Table 3", r"cifar-plain\d+": "Fig. 6", r"cifar-highway\d+": "Sec. 2, Table 6"}
 """Where the paper has the nets for which it prints neither parameters nor multiply-adds."""
-
-SHORTCUTS = {
-    "A": "option A: identity shortcuts, zeros for new channels ({place})",
-    "B": "option B: projections where dimensions change",
-    "C": "option C: a projection in every block",
-    "none": "plain: no shortcuts",
-}
-POOLS = {
-    "official": "official stem pooling: no padding, ceil mode",
-    "torchvision": "torchvision's stem pooling: 1 pixel of padding",
-    "none": "no stem pooling",
-}
-ZEROS = {"end": "after the old", "both": "on both sides of the old"}
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Stage:
-    """A row of Table 1."""
-
-    name: str
-    output: tuple[int, int]
-    layers: str
-    blocks: int
-    parameters: int
-    multiply_adds: int
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Comparison:
-    """One figure of the paper beside ours, in units of 1."""
-
-    paper: float
-    ours: int
-    printed: str
-    """The paper's figure as printed."""
-
-    @property
-    def difference(self) -> float:
-        """Ours minus the paper's."""
-        return self.ours - self.paper
 
 
 def main(arguments: list[str]) -> int:
     """Print the list of nets, or the net that `arguments` name."""
     parser = flags.Parser("describe", DESCRIPTION, "[NAME] [options]", EPILOG)
-    parser.add_argument("name", nargs="?", metavar="NAME", help="a net, as the list or the names below have it")
-    parser.add_argument("--input-size", type=int, metavar="PX", help="side of the square input (default: the paper's)")
+    parser.add_argument("name", nargs="?", metavar="NAME", help="name of a net; without it, all are listed")
+    parser.add_argument("--input-size", type=int, metavar="PX", help="side of the square image (default: the paper's)")
     parser.add_argument("--num-classes", type=int, metavar="N", help="outputs of the last layer (default: the paper's)")
     flags.add_json(parser)
     given = parser.parse_args(arguments)
     if given.name is None:
         if given.input_size is not None or given.num_classes is not None:
-            raise UserError("--input-size and --num-classes describe one net; give its NAME before them.")
-        documents = [_summary(name) for name in names()]
-        print(json.dumps(documents, indent=2)) if given.json else _print_list(documents)
+            raise UserError("--input-size and --num-classes describe one net: give its NAME too.")
+        nets = [_describe(name, model_spec(name)) for name in names()]
+        print(json.dumps([_listed(net) for net in nets], indent=2)) if given.json else _print_list(nets)
         return 0
-    net = _Net(given.name, input_size=given.input_size, num_classes=given.num_classes)
+    fields = {} if given.num_classes is None else {"num_classes": given.num_classes}
+    net = _describe(given.name, model_spec(given.name, **fields), given.input_size)
     print(json.dumps(_document(net), indent=2)) if given.json else _print_net(net)
     return 0
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
 class _Net:
-    """A named net at one input size, and what can be counted about it."""
+    """A net at one input size, counted."""
 
-    def __init__(self, name: str, *, input_size: int | None = None, num_classes: int | None = None) -> None:
-        paper_spec = model_spec(name)
-        self.name = name
-        self.spec = paper_spec if num_classes is None else model_spec(name, num_classes=num_classes)
-        self.size = counts.input_size(self.spec) if input_size is None else (input_size, input_size)
-        self.layers = counts.layers(self.spec, *self.size)
-        self.parameters = counts.count_parameters(self.spec)
-        self.multiply_adds = counts.count_multiply_adds(self.spec, *self.size)
-        self.is_the_papers = self.spec == paper_spec and self.size == counts.input_size(paper_spec)
-        self.figures = paper_figures(model_name(paper_spec))
+    name: str
+    spec: ModelSpec
+    size: tuple[int, int]
+    parameters: int
+    multiply_adds: int
+    figures: PaperFigures | None
+    """What the paper prints about this very net: None with another head or input size."""
 
     def activation_bytes(self, bytes_per_value: int) -> int:
         return counts.activation_bytes(self.spec, *self.size, bytes_per_value)
 
-    def comparisons(self) -> dict[str, Comparison]:
-        """Return the paper's figures beside ours; empty for a net that is not exactly the paper's."""
-        if self.figures is None or not self.is_the_papers:
-            return {}
-        found: dict[str, Comparison] = {}
-        if (printed := self.figures.parameters) is not None:
-            found["parameters"] = Comparison(
-                paper=round(float(printed.removesuffix("M")) * 1e6), ours=self.parameters, printed=printed
-            )
-        if (giga := self.figures.multiply_adds) is not None:
-            # For VGG-16, and for it alone, the paper counts the convolutions only (15.3; all layers are 15.5).
-            ours = counts.count_multiply_adds(self.spec, *self.size, convolutions_only=self.name == "vgg16")
-            found["multiply_adds"] = Comparison(paper=round(giga * 1e9), ours=ours, printed=f"{giga} G")
+
+def _describe(name: str, spec: ModelSpec, input_size: int | None = None) -> _Net:
+    papers_size = counts.input_size(spec)
+    size = papers_size if input_size is None else (input_size, input_size)
+    return _Net(
+        name=name,
+        spec=spec,
+        size=size,
+        parameters=counts.count_parameters(spec),
+        multiply_adds=counts.count_multiply_adds(spec, *size),
+        figures=paper_figures(name) if size == papers_size and spec == model_spec(name) else None,
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Figure:
+    """A figure of the paper beside ours, in units of 1."""
+
+    printed: str
+    paper: int
+    ours: int
+    counted: str = ""
+    """How ours was counted, where that is not the usual way."""
+
+
+def _compare(net: _Net) -> dict[str, _Figure]:
+    """Return the paper's figures beside ours, by what they are figures of."""
+    found: dict[str, _Figure] = {}
+    if net.figures is None:
         return found
+    if (millions := net.figures.parameters) is not None:
+        paper = round(float(millions.removesuffix("M")) * 1e6)
+        found["parameters"] = _Figure(printed=millions.replace("M", " M"), paper=paper, ours=net.parameters)
+    if (giga := net.figures.multiply_adds) is not None:
+        # The paper leaves out fully-connected layers for VGG-16 and for no other net: 15.3, where all layers are 15.5.
+        only = net.name == "vgg16"
+        ours = counts.count_multiply_adds(net.spec, *net.size, convolutions_only=only)
+        found["multiply_adds"] = _Figure(
+            printed=f"{giga} G", paper=round(giga * 1e9), ours=ours, counted=" in convolutions" if only else ""
+        )
+    return found
+
+
+def _paper_document(net: _Net) -> dict[str, Any] | None:
+    if net.figures is None:
+        return None
+    compared = _compare(net)
+    return {
+        "source": net.figures.source,
+        **{name: compared[name].paper if name in compared else None for name in ("parameters", "multiply_adds")},
+        "difference": {name: figure.ours - figure.paper for name, figure in compared.items()},
+        "note": net.figures.note,
+    }
+
+
+def _listed(net: _Net) -> dict[str, Any]:
+    return {
+        "name": net.name,
+        "depth": net.spec.depth,
+        "parameters": net.parameters,
+        "multiply_adds": net.multiply_adds,
+        "input": [net.spec.in_channels, *net.size],
+        "paper": _paper_document(net),
+    }
+
+
+def _document(net: _Net) -> dict[str, Any]:
+    listed = _listed(net)
+    paper = listed.pop("paper")
+    return {
+        **listed,
+        "num_classes": net.spec.num_classes,
+        "variant": variant(net.spec),
+        "activation_bytes": {"fp32": net.activation_bytes(4), "bf16": net.activation_bytes(2)},
+        "stages": [dataclasses.asdict(stage) for stage in stages(net.spec, *net.size)],
+        "paper": paper,
+    }
+
+
+def _print_list(nets: list[_Net]) -> None:
+    console = _console()
+    widths = (16, 7, 14, 15, 18)
+    header = ("net", "layers", "parameters", "multiply-adds", "in the paper")
+    console.print(_columns(header, widths), style="bold")
+    heading = ""
+    for net in nets:
+        group = _matching(GROUPS, net.name)
+        if group != heading:
+            heading = group
+            console.print(f"\n{heading}", style="dim")
+        source = net.figures.source if net.figures else _matching(ELSEWHERE, net.name)
+        cells = (net.name, str(net.spec.depth), _short(net.parameters), _short(net.multiply_adds), source)
+        console.print(_columns(cells, widths))
+    console.print("\nMultiply-adds of one image: 224 x 224, CIFAR nets 32 x 32. `resnets describe NAME` shows a net.")
+
+
+def _columns(cells: tuple[str, ...], widths: tuple[int, ...]) -> str:
+    """Return a line with the first cell to the left, the numbers to the right, and the last to the left."""
+    first, *numbers, last = cells
+    middle = "".join(number.rjust(width) for number, width in zip(numbers, widths[1:-1], strict=True))
+    return f"{first:<{widths[0]}}{middle}   {last}".rstrip()
+
+
+def _print_net(net: _Net) -> None:
+    from rich.markup import escape
+
+    console = _console()
+    console.print(f"[bold]{net.name}[/bold]   {net.spec.depth} layers, {net.spec.num_classes} classes")
+    for phrase in variant(net.spec):
+        console.print(f"  {escape(phrase)}", style="dim")
+    table = _table()
+    rows = stages(net.spec, *net.size)
+    for stage in rows:
+        table.add_row(
+            stage.name,
+            _by(stage.output),
+            escape(stage.layers),
+            f"{stage.parameters:,}" if stage.parameters else "",
+            f"{stage.multiply_adds:,}" if stage.multiply_adds else "",
+            end_section=stage is rows[-1],
+        )
+    table.add_row("total", "", "", f"{net.parameters:,}", f"{net.multiply_adds:,}", style="bold")
+    console.print(table)
+    for label, text in _facts(net):
+        console.print(f"  [dim]{label:<18}[/dim] {text}")
+
+
+def _table() -> Table:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=True, header_style="dim")
+    table.add_column("stage", no_wrap=True)
+    table.add_column("output", justify="right", no_wrap=True)
+    table.add_column("layers")
+    table.add_column("parameters", justify="right", no_wrap=True)
+    table.add_column("multiply-adds", justify="right", no_wrap=True)
+    return table
+
+
+def _facts(net: _Net) -> list[tuple[str, str]]:
+    """Return the lines under the table: what each is about, and what it says."""
+    compared = _compare(net)
+    full, half = (_megabytes(net.activation_bytes(size)) for size in (4, 2))
+    facts = [
+        ("input", f"{net.spec.in_channels} x {_by(net.size)}"),
+        ("parameters", _short(net.parameters) + _beside(compared.get("parameters"), net, 1e6, "M")),
+        ("multiply-adds", _short(net.multiply_adds) + _beside(compared.get("multiply_adds"), net, 1e9, "G")),
+        ("activation memory", f"{full} an image in fp32, {half} in bf16, kept for the backward pass"),
+    ]
+    if net.figures is not None and net.figures.note:
+        facts.append(("note", net.figures.note))
+    if net.figures is None:
+        facts.append(("paper", _why_no_figures(net)))
+    return facts
+
+
+def _beside(figure: _Figure | None, net: _Net, unit: float, symbol: str) -> str:
+    """Return the paper's figure and the difference, to follow ours; nothing where the paper prints none."""
+    if figure is None or net.figures is None:
+        return ""
+    counted = f" ({figure.ours / unit:.2f} {symbol}{figure.counted})" if figure.counted else ""
+    difference = (figure.ours - figure.paper) / unit
+    return f"{counted}   paper {figure.printed} ({net.figures.source}), difference {difference:+.3f} {symbol}"
+
+
+def _why_no_figures(net: _Net) -> str:
+    original = model_spec(net.name)
+    if paper_figures(net.name) is not None:
+        return f"its figures are for {_by(counts.input_size(original))} pixels and {original.num_classes} classes"
+    source = _matching(ELSEWHERE, net.name)
+    return f"{source}; it prints no figure for this net" if source else "it prints no figure for this net"
+
+
+def _matching(patterns: dict[str, str], name: str) -> str:
+    return next((text for pattern, text in patterns.items() if re.fullmatch(pattern, name)), "")
+
+
+def _by(size: tuple[int, int]) -> str:
+    return f"{size[0]} x {size[1]}"
+
+
+def _short(number: int) -> str:
+    return f"{number / 1e9:.3f} G" if number >= 1e9 else f"{number / 1e6:.2f} M"
+
+
+def _megabytes(number: int) -> str:
+    return f"{number / 1e6:.1f} MB"
+
+
+def _console() -> Console:
+    """Return a console on stdout that breaks lines for a terminal, and never for a pipe or a file."""
+    from rich.console import Console
+
+    return Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 120)

@@ -40,7 +40,9 @@ def add_machine(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     """Add the flags of the machine, and return their group."""
     group = parser.add_argument_group("machine (changes the speed, not the result)")
     group.add_argument("--device", default="auto", help="cpu, cuda, cuda:N, mps, or auto, the best there is (default)")
-    group.add_argument("--workers", type=int, default=-1, metavar="N", help="processes that decode images; -1: one a core")
+    group.add_argument(
+        "--workers", type=int, default=-1, metavar="N", help="processes that decode images; -1: one a core"
+    )
     group.add_argument("--threads", type=int, default=0, metavar="N", help="CPU threads; 0 leaves torch's choice")
     return group
 

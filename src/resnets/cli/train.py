@@ -71,20 +71,28 @@ def main(arguments: list[str]) -> int:
 def _parser() -> flags.Parser:
     parser = flags.Parser("train", DESCRIPTION, "RECIPE [--data DATA] [--run DIR] [options] [fields]", EPILOG)
     parser.add_argument("recipe", nargs="?", help="such as cifar10.resnet56, or mypackage.module:function of your own")
-    parser.add_argument("--from", dest="config", metavar="CONFIG", help="replay the config.json of a run, instead of a recipe")
+    parser.add_argument(
+        "--from", dest="config", metavar="CONFIG", help="replay the config.json of a run, instead of a recipe"
+    )
     parser.add_argument("--list", action="store_true", help="list the recipes and stop")
     parser.add_argument("--print-config", action="store_true", help="print the resolved run as JSON and stop")
-    parser.add_argument("--fields", action="store_true", help="list every field of the run that can be changed, and stop")
+    parser.add_argument(
+        "--fields", action="store_true", help="list every field of the run that can be changed, and stop"
+    )
     flags.add_data(parser)
     group = parser.add_argument_group("run")
     group.add_argument("--run", metavar="DIR", help="run directory (default: runs/RECIPE-seedN)")
     group.add_argument("--seed", type=int, metavar="N", help="seed of weights, order and augmentation")
-    group.add_argument("--steps", type=int, metavar="N", help="shorten to N steps, with the schedule scaled to the same shape")
+    group.add_argument(
+        "--steps", type=int, metavar="N", help="shorten to N steps, with the schedule scaled to the same shape"
+    )
     group.add_argument("--quiet", action="store_true", help="show no progress")
     machine = flags.add_machine(parser)
     machine.add_argument("--channels-last", choices=("auto", "yes", "no"), default="auto", help="memory layout n h w c")
     machine.add_argument("--compile", action="store_true", help="compile the model: a slower start, faster steps")
-    machine.add_argument("--checkpoint-every", type=int, default=1_000, metavar="N", help="steps between checkpoints (1000)")
+    machine.add_argument(
+        "--checkpoint-every", type=int, default=1_000, metavar="N", help="steps between checkpoints (1000)"
+    )
     machine.add_argument("--keep-checkpoints", type=int, default=0, metavar="N", help="newest to keep; 0 keeps all")
     flags.add_json(parser)
     return parser

@@ -86,6 +86,12 @@ class Distributed:
             dist.all_reduce(values)
         return values
 
+    def sum_counts(self, counts: Tensor) -> Tensor:
+        """Return the sum over the ranks of a float64 vector that lives on the CPU."""
+        if self.world_size == 1:
+            return counts
+        return self.sum(counts.to(self.device)).cpu()
+
     def gather(self, items: Sequence[T]) -> list[T]:
         """Return the items of all ranks, in the order of the ranks."""
         if self.world_size == 1:

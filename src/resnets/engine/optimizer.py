@@ -1,4 +1,4 @@
-"""SGD as the paper's authors ran it: which parameters decay, and Caffe's form of momentum (PAPER 4.1)."""
+"""SGD as the paper's authors ran it: which parameters decay, and Caffe's form of momentum."""
 
 from __future__ import annotations
 

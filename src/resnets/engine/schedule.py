@@ -1,4 +1,4 @@
-"""The learning rate of every step (He et al. 2015, Sec. 3.4 and 4.2; PAPER 4.4).
+"""The learning rate of every step (He et al. 2015, Sec. 3.4 and 4.2).
 
 Fixed steps, cosine and linear warm-up are pure functions of the step. The plateau rule and the warm-up
 that waits for the training error depend on what happened: their memory is `ScheduleState`, which a

@@ -9,7 +9,7 @@ Attributes are named as in torchvision, because their names are the keys of the 
 Shapes: n images, c channels, h x w pixels.
 """
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch.nn.functional as F  # noqa: N812
 from jaxtyping import Float
@@ -19,6 +19,8 @@ from resnets.specs.errors import SpecError
 from resnets.specs.model import ResNetSpec, ZeroPad
 
 
+@runtime_checkable
+@runtime_checkable
 class BlockFactory(Protocol):
     """What a net calls to make each of its blocks: a block class of this module, or one of your own."""
 

@@ -9,7 +9,7 @@ from resnets.specs.errors import SpecError, near_misses
 from resnets.specs.run import TrainSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 MODULES = ("digits", "cifar10", "folder")
 
@@ -28,8 +28,8 @@ def recipe(name: str) -> TrainSpec:
     module_name, _, function_name = name.partition(".")
     if module_name in MODULES and function_name and not function_name.startswith("_"):
         module = importlib.import_module(f"resnets.recipes.{module_name}")
-        function = getattr(module, function_name, None)
-        if callable(function) and getattr(function, "__module__", "").startswith("resnets.recipes"):
+        function: Callable[[], TrainSpec] | None = getattr(module, function_name, None)
+        if callable(function) and function.__module__.startswith("resnets.recipes"):
             return function()
     known = [known_name for known_name, _ in list_recipes()]
     raise SpecError(

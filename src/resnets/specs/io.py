@@ -12,7 +12,7 @@ import json
 import sys
 import types
 import typing
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, overload
 
 from resnets.specs.errors import SpecError, near_misses
 
@@ -28,13 +28,17 @@ def to_json(spec: Any) -> dict[str, Any]:
     return encoded
 
 
-def from_json(kind: type[T], value: Any, path: str = "") -> T:
-    """Return the spec of type `kind` (a spec class) that `value` holds.
+@overload
+def from_json(kind: type[T], value: Any, path: str = "") -> T: ...
+@overload
+def from_json(kind: object, value: Any, path: str = "") -> Any: ...
+def from_json(kind: Any, value: Any, path: str = "") -> Any:
+    """Return the spec of type `kind`, a spec class or a union of some, that `value` holds.
 
     Raises:
         SpecError: a field is unknown, missing or of another type; the message names its path.
     """
-    return _decode(kind, value, path or kind.__name__)
+    return _decode(kind, value, path or getattr(kind, "__name__", "spec"))
 
 
 def spec_hash(spec: Any) -> str:

@@ -7,7 +7,7 @@ under two minutes.
 from __future__ import annotations
 
 import dataclasses
-import os
+import shutil
 import sys
 import time
 from typing import TYPE_CHECKING, Any
@@ -70,9 +70,9 @@ def run_demo(
         for curve in curves_from_metrics(folder / kind, label)
     ]
     picture = folder / "curves.png"
-    draw_error_curves(curves, picture, title="Digits: training error thin and dashed, test error bold")
+    draw_error_curves(curves, picture, title="Handwritten digits")
     if not quiet:
-        print(f"\n{plot_in_terminal(curves, **_terminal_plot_size())}\n")
+        print(f"\n{plot_in_terminal(curves, width=_terminal_width())}\n")
         _print_predictions(folder)
         _print_verdict(report, picture)
     return report
@@ -87,12 +87,8 @@ def _say(text: str = "") -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def _terminal_plot_size() -> dict[str, int]:
-    try:
-        columns = os.get_terminal_size().columns
-    except OSError:
-        columns = 80
-    return {"width": max(40, min(columns, 100)), "height": 18}
+def _terminal_width() -> int:
+    return max(40, min(shutil.get_terminal_size().columns, 100))
 
 
 def _print_predictions(folder: Path) -> None:
@@ -118,7 +114,7 @@ def _print_predictions(folder: Path) -> None:
 
 def _print_verdict(report: dict[str, Any], picture: Path) -> None:
     plain, residual = report["plain"], report["residual"]
-    print(f"\n                 training error   test error   (final weights, all 1,437 and 360 images)")
+    print("\n                 training error   test error   (final weights, all 1,437 and 360 images)")
     for label, errors in ((f"plain-{DEPTH}", plain), (f"ResNet-{DEPTH}", residual)):
         print(f"  {label:<12} {errors['train_error']:>12.2f} % {errors['test_error']:>10.2f} %")
     if plain["train_error"] > residual["train_error"]:
@@ -127,6 +123,10 @@ def _print_verdict(report: dict[str, Any], picture: Path) -> None:
             "parameter more, the same net learns."
         )
     else:
-        print("\nNo degradation in this run: it was too short, or this seed is an exception. Try --seed 1 or more --steps.")
+        print(
+            "\nNo degradation in this run: it was too short, or this seed is an exception. Try --seed 1 or more --steps."
+        )
     print(f"\ncurves {picture}    models {picture.parent / 'plain'}, {picture.parent / 'residual'}")
-    print(f"{report['seconds']:.0f} seconds. Next: resnets train cifar10.resnet20, or resnets train folder.scratch --data FOLDER")
+    print(
+        f"{report['seconds']:.0f} seconds. Next: resnets train cifar10.resnet20, or resnets train folder.scratch --data FOLDER"
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -92,7 +93,7 @@ def evaluate_model(
             meter.update(logits.float(), batch.labels)
         skipped += batch.skipped
         on_images(len(batch) + len(batch.skipped))
-    state = ranks.sum(meter.state().to(ranks.device)).cpu()
+    state = ranks.sum_counts(meter.state())
     return EvaluationReport(
         result=ClassificationMeter.from_state(classes, state).result(), skipped=tuple(ranks.gather(skipped))
     )
@@ -103,12 +104,13 @@ def _in_step(batches: Iterator[Batch], images: int, ranks: Distributed) -> Itera
 
     Ranks ask each other between batches whether to stop, and one image more on a rank can be one batch more.
     """
-    rounds = -(-(-(-images // ranks.world_size)) // BATCH_SIZE)
+    images_of_first_rank = math.ceil(images / ranks.world_size)
+    rounds = math.ceil(images_of_first_rank / BATCH_SIZE)
     yield from itertools.islice(itertools.chain(batches, itertools.repeat(None)), rounds)
 
 
 class Ensemble(torch.nn.Module):
-    """Several classifiers as one: the logarithm of the mean of their softmax scores (PAPER 5.4)."""
+    """Several classifiers as one: the logarithm of the mean of their softmax scores (Sec. 4.1, Table 5)."""
 
     def __init__(self, models: Sequence[torch.nn.Module]) -> None:
         super().__init__()

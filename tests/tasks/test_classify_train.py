@@ -1,0 +1,230 @@
+"""Training from end to end: exact resume, interruptions, refusals."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import resnets
+from resnets.engine.checkpoint import checkpoints, latest_checkpoint
+from resnets.specs.catalogue import model_spec
+from resnets.specs.errors import DataError, InterruptedRunError, ModelError, RunError, SpecError, TrainingError
+from resnets.specs.optim import ErrorWarmup, Plateau
+
+QUICK = resnets.Machine(device="cpu", checkpoint_every=8, workers=0)
+
+
+def weights(run):
+    return load_file(run / "model" / "model.safetensors")
+
+
+def assert_bitwise_equal(first, second):
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def lines(run):
+    """The log without the figures that are about the machine."""
+    entries = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    for entry in entries:
+        entry.pop("images_per_second", None)
+        entry.pop("waiting_share", None)
+    return entries
+
+
+def test_a_run_leaves_everything_behind(digits_spec, tmp_path):
+    run = tmp_path / "run"
+    trained = resnets.train(digits_spec, run=run, machine=QUICK, quiet=True)
+    assert trained.metrics["images"] == 360
+    assert trained.metrics["top1_error"] < 80
+    assert [path.name for path in checkpoints(run / "checkpoints")] == [
+        "step-00000008.pt",
+        "step-00000016.pt",
+        "step-00000024.pt",
+    ]
+    assert json.loads((run / "config.json").read_text())["steps"] == 24
+    assert json.loads((run / "env.json").read_text())["versions"]["torch"] == torch.__version__
+    assert [line["step"] for line in lines(run) if line["split"] == "test"] == [10, 20, 24]
+    assert (run / "tensorboard").is_dir()
+
+
+@pytest.mark.parametrize("step", [1, 13, 20])
+def test_an_interrupted_run_ends_with_the_same_weights_and_log(digits_spec, tmp_path, signal_at, step):
+    spec = dataclasses.replace(digits_spec, schedule=Plateau(patience=1), warmup=ErrorWarmup(window_steps=5))
+    resnets.train(spec, run=tmp_path / "whole", machine=QUICK, quiet=True)
+    disarm = signal_at(step)
+    with pytest.raises(InterruptedRunError, match=f"step {step} of 24, saved"):
+        resnets.train(spec, run=tmp_path / "parts", machine=QUICK, quiet=True)
+    disarm()
+    resnets.train(spec, run=tmp_path / "parts", machine=QUICK, quiet=True)
+    assert_bitwise_equal(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
+    assert lines(tmp_path / "whole") == lines(tmp_path / "parts")
+
+
+def test_files_resume_exactly_in_the_middle_of_an_epoch_whatever_the_workers(photos, photos_spec, tmp_path, signal_at):
+    resnets.train(photos_spec, data=photos, run=tmp_path / "whole", machine=QUICK, quiet=True)
+    disarm = signal_at(7)
+    with pytest.raises(InterruptedRunError):
+        resnets.train(photos_spec, data=photos, run=tmp_path / "parts", machine=QUICK, quiet=True)
+    disarm()
+    two = dataclasses.replace(QUICK, workers=2)
+    resnets.train(photos_spec, data=photos, run=tmp_path / "parts", machine=two, quiet=True)
+    assert_bitwise_equal(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
+
+
+def test_dropout_resumes_exactly(digits_spec, photos, photos_spec, tmp_path, signal_at):
+    vgg = dataclasses.replace(model_spec("vgg16"), convs=(1, 1), widths=(4, 8), hidden=16)
+    spec = dataclasses.replace(photos_spec, model=vgg, optimizer=dataclasses.replace(photos_spec.optimizer, base_lr=1e-4))
+    resnets.train(spec, data=photos, run=tmp_path / "whole", machine=QUICK, quiet=True)
+    disarm = signal_at(5)
+    with pytest.raises(InterruptedRunError):
+        resnets.train(spec, data=photos, run=tmp_path / "parts", machine=QUICK, quiet=True)
+    disarm()
+    resnets.train(spec, data=photos, run=tmp_path / "parts", machine=QUICK, quiet=True)
+    assert_bitwise_equal(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
+
+
+def test_accumulation_resumes_and_counts_every_image(digits_spec, tmp_path):
+    spec = dataclasses.replace(digits_spec, accumulation=4, steps=6, full_steps=6)
+    resnets.train(spec, run=tmp_path / "run", machine=QUICK, quiet=True)
+    assert lines(tmp_path / "run")[0]["step"] == 1
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_half_precision_learns(digits_spec, tmp_path, precision):
+    spec = dataclasses.replace(digits_spec, precision=precision)
+    assert resnets.train(spec, run=tmp_path / "run", machine=QUICK, quiet=True).metrics["top1_error"] < 80
+
+
+def test_sigterm_asks_for_a_requeue_and_ctrl_c_does_not(digits_spec, tmp_path, signal_at):
+    for number, code in ((signal.SIGTERM, 75), (signal.SIGINT, 130)):
+        disarm = signal_at(3, number)
+        with pytest.raises(InterruptedRunError) as stopped:
+            resnets.train(digits_spec, run=tmp_path / str(code), machine=QUICK, quiet=True)
+        assert stopped.value.exit_code == code
+        disarm()
+
+
+def test_a_finished_run_is_recognised(digits_spec, tmp_path):
+    first = resnets.train(digits_spec, run=tmp_path, machine=QUICK, quiet=True)
+    before = (tmp_path / "model" / "model.safetensors").stat().st_mtime_ns
+    again = resnets.train(digits_spec, run=tmp_path, machine=QUICK, quiet=True)
+    assert again.was_finished
+    assert again.metrics == first.metrics
+    assert (tmp_path / "model" / "model.safetensors").stat().st_mtime_ns == before
+
+
+def test_another_spec_is_refused_and_its_fields_are_named(digits_spec, tmp_path):
+    resnets.train(digits_spec, run=tmp_path, machine=QUICK, quiet=True)
+    before = sorted((path, path.stat().st_mtime_ns) for path in tmp_path.rglob("*") if path.is_file())
+    other = dataclasses.replace(digits_spec, seed=1, model=model_spec("cifar-plain8"))
+    with pytest.raises(RunError, match=r'model.shortcut: "A" -> "none".*seed: 0 -> 1'):
+        resnets.train(other, run=tmp_path, machine=QUICK, quiet=True)
+    assert sorted((path, path.stat().st_mtime_ns) for path in tmp_path.rglob("*") if path.is_file()) == before
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(digits_spec, tmp_path, signal_at):
+    disarm = signal_at(4)
+    wild = dataclasses.replace(digits_spec, optimizer=dataclasses.replace(digits_spec.optimizer, base_lr=1e30))
+    with pytest.raises(TrainingError, match=r"not a finite number.*no checkpoint was written yet"):
+        resnets.train(wild, run=tmp_path, machine=dataclasses.replace(QUICK, checkpoint_every=100), quiet=True)
+    disarm()
+    assert not checkpoints(tmp_path / "checkpoints") if (tmp_path / "checkpoints").exists() else True
+    assert not (tmp_path / "model").exists()
+
+
+def test_a_checkpoint_of_another_net_is_refused(digits_spec, tmp_path):
+    machine = dataclasses.replace(QUICK, checkpoint_every=24)
+    other = dataclasses.replace(digits_spec, model=model_spec("cifar-resnet14"))
+    resnets.train(digits_spec, run=tmp_path / "ours", machine=machine, quiet=True)
+    resnets.train(other, run=tmp_path / "theirs", machine=machine, quiet=True)
+    foreign = latest_checkpoint(tmp_path / "theirs" / "checkpoints")
+    (tmp_path / "ours" / "model" / "config.json").unlink()
+    latest_checkpoint(tmp_path / "ours" / "checkpoints").write_bytes(foreign.read_bytes())
+    with pytest.raises(ModelError, match=r"another spec: model.blocks"):
+        resnets.train(digits_spec, run=tmp_path / "ours", machine=machine, quiet=True)
+
+
+def test_images_that_changed_are_noticed_on_resume(photos, photos_spec, tmp_path, signal_at):
+    disarm = signal_at(5)
+    with pytest.raises(InterruptedRunError):
+        resnets.train(photos_spec, data=photos, run=tmp_path / "run", machine=QUICK, quiet=True)
+    disarm()
+    (photos / "train" / "red" / "0.png").unlink()
+    with pytest.raises(ModelError, match="other images"):
+        resnets.train(photos_spec, data=photos, run=tmp_path / "run", machine=QUICK, quiet=True)
+
+
+def test_broken_images_are_left_out_of_training_and_of_every_score(photos, photos_spec, tmp_path, capsys):
+    for path in (photos / "train" / "red" / "3.png", photos / "val" / "blue" / "2.png"):
+        path.write_bytes(path.read_bytes()[:200])
+    trained = resnets.train(photos_spec, data=photos, run=tmp_path / "run", machine=QUICK)
+    assert trained.metrics["images"] == 14
+    assert [entry["path"] for entry in trained.metrics["skipped"]] == [str(photos / "val" / "blue" / "2.png")]
+    assert trained.metrics["left_out_in_training"] == 1
+    log = capsys.readouterr().err
+    assert log.count(str(photos / "train" / "red" / "3.png")) == 1
+
+
+def test_recalibrated_statistics_are_those_of_the_training_images(digits_spec, tmp_path):
+    policy = dataclasses.replace(digits_spec.batch_norm, recalibration_batches=10)
+    spec = dataclasses.replace(digits_spec, batch_norm=policy)
+    plain = resnets.train(digits_spec, run=tmp_path / "plain", machine=QUICK, quiet=True)
+    trained = resnets.train(spec, run=tmp_path / "run", machine=QUICK, quiet=True)
+    assert trained.metrics["batch_norm_recalibrated"]
+    assert not plain.metrics["batch_norm_recalibrated"]
+    own, moving = weights(tmp_path / "run"), weights(tmp_path / "plain")
+    assert torch.equal(own["conv1.weight"], moving["conv1.weight"])
+    assert not torch.equal(own["bn1.running_mean"], moving["bn1.running_mean"])
+
+
+def test_a_batch_larger_than_the_dataset_is_refused_before_anything_is_written(digits_spec, tmp_path):
+    with pytest.raises(DataError, match=r"2000.*1,?437"):
+        resnets.train(dataclasses.replace(digits_spec, global_batch=2000), run=tmp_path / "run", quiet=True)
+    assert not (tmp_path / "run").exists()
+
+
+def test_images_too_small_for_the_net_are_refused(digits_spec, tmp_path):
+    with pytest.raises(SpecError, match="8 x 8 pixels"):
+        resnets.train(dataclasses.replace(digits_spec, model=model_spec("vgg16")), run=tmp_path / "run", quiet=True)
+    assert not (tmp_path / "run").exists()
+
+
+def test_two_processes_do_not_share_a_run_directory(digits_spec, tmp_path, signal_at):
+    fcntl = pytest.importorskip("fcntl")
+    with (tmp_path / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(RunError, match="Another process"):
+            resnets.train(digits_spec, run=tmp_path, machine=QUICK, quiet=True)
+
+
+@pytest.mark.slow
+def test_kill_9_loses_nothing_but_the_steps_since_the_checkpoint(photos, photos_spec, tmp_path):
+    config = tmp_path / "spec.json"
+    from resnets.specs.io import to_json
+
+    long = dataclasses.replace(photos_spec, steps=40, full_steps=40, evaluate_every_steps=20)
+    config.write_text(json.dumps(to_json(long)))
+    run = tmp_path / "run"
+    command = [sys.executable, "-m", "resnets", "train", "--from", str(config), "--data", str(photos)]
+    command += ["--checkpoint-every", "4", "--workers", "1", "--device", "cpu", "--quiet", "--run"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen([*command, str(run)], env=environment)
+    deadline = time.monotonic() + 60
+    while len(checkpoints(run / "checkpoints")) < 2:
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    assert not (run / "model").exists()
+    subprocess.run([*command, str(run)], check=True, env=environment, capture_output=True)
+    subprocess.run([*command, str(tmp_path / "whole")], check=True, env=environment, capture_output=True)
+    assert_bitwise_equal(weights(run), weights(tmp_path / "whole"))

@@ -1,0 +1,141 @@
+"""A trained model in use: evaluation, ensembles, prediction, damaged folders."""
+
+import dataclasses
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+import resnets
+from resnets.data.open import open_dataset
+from resnets.specs.data import Digits
+from resnets.specs.errors import DataError, ImageError, InterruptedRunError, ModelError, UserError
+
+QUICK = resnets.Machine(device="cpu", checkpoint_every=100, workers=0)
+
+
+@pytest.fixture
+def digits_run(digits_spec, tmp_path):
+    resnets.train(digits_spec, run=tmp_path / "run", machine=QUICK, quiet=True)
+    return tmp_path / "run"
+
+
+def test_evaluation_agrees_with_a_loop_over_single_images(digits_run):
+    report = resnets.evaluate([digits_run], data="digits")
+    net = resnets.load(digits_run)
+    split = open_dataset(Digits(), None).splits["test"]
+    wrong = 0
+    with torch.no_grad():
+        for image, label in zip(split.images, split.labels, strict=True):
+            pixels = image.astype(np.float64) - net.stored.preprocessor.mean_image
+            logits = net.model(torch.from_numpy(pixels).permute(2, 0, 1)[None].float())
+            wrong += int(logits.argmax()) != label
+    assert report["images"] == 360
+    assert report["top1_error"] == pytest.approx(100 * wrong / 360)
+    assert np.array(report["confusion"]).sum() == 360
+    assert report["split"] == "test"
+
+
+def test_prediction_takes_files_images_arrays_and_tensors(digits_run, tmp_path):
+    net = resnets.load(digits_run)
+    array = open_dataset(Digits(), None).splits["test"].images[0]
+    Image.fromarray(array[:, :, 0]).save(tmp_path / "digit.png")
+    tensor = torch.from_numpy(array).permute(2, 0, 1)
+    sources = [tmp_path / "digit.png", str(tmp_path / "digit.png"), Image.fromarray(array[:, :, 0]), array, tensor, tensor / 255]
+    results = net.predict(sources, top_k=3)
+    assert len(results) == 6
+    assert all(len(ranked) == 3 for ranked in results)
+    for ranked in results[1:]:
+        assert [one.label for one in ranked] == [one.label for one in results[0]]
+        assert ranked[0].probability == pytest.approx(results[0][0].probability, abs=1e-6)
+    probabilities = [one.probability for one in net.predict([array], top_k=99)[0]]
+    assert sum(probabilities) == pytest.approx(1, abs=1e-5)
+    assert probabilities == sorted(probabilities, reverse=True)
+
+
+def test_prediction_refuses_what_is_no_image(digits_run, tmp_path):
+    net = resnets.load(digits_run)
+    (tmp_path / "text.jpg").write_text("not an image")
+    with pytest.raises(ImageError, match=r"text.jpg"):
+        net.predict([tmp_path / "text.jpg"])
+    for wrong in (np.zeros((8, 8)), torch.zeros(8, 8), torch.full((1, 8, 8), 7.0), 3):
+        with pytest.raises(DataError):
+            net.predict([wrong])
+    with pytest.raises(UserError, match="top_k"):
+        net.predict([], top_k=0)
+
+
+def test_an_ensemble_averages_the_softmax_scores(digits_spec, tmp_path):
+    runs = [tmp_path / str(seed) for seed in (0, 1)]
+    for seed, run in enumerate(runs):
+        resnets.train(dataclasses.replace(digits_spec, seed=seed), run=run, machine=QUICK, quiet=True)
+    report = resnets.evaluate(runs, data="digits")
+    nets = [resnets.load(run) for run in runs]
+    split = open_dataset(Digits(), None).splits["test"]
+    inputs = nets[0].stored.preprocessor.normalize(torch.from_numpy(split.images).permute(0, 3, 1, 2))
+    with torch.no_grad():
+        mean = sum(net.model(inputs).double().softmax(1) for net in nets) / 2
+    errors = (mean.argmax(1) != torch.from_numpy(split.labels)).double().mean()
+    assert report["top1_error"] == pytest.approx(100 * float(errors))
+    assert len(report["models"]) == 2
+
+
+def test_a_model_folder_and_an_unfinished_run_load_as_well(digits_spec, digits_run, tmp_path, signal_at):
+    moved = tmp_path / "elsewhere"
+    shutil.copytree(digits_run / "model", moved)
+    assert resnets.load(moved).classes == tuple("0123456789")
+    disarm = signal_at(5)
+    with pytest.raises(InterruptedRunError):
+        resnets.train(digits_spec, run=tmp_path / "half", machine=QUICK, quiet=True)
+    disarm()
+    assert resnets.evaluate([tmp_path / "half"], data="digits")["images"] == 360
+
+
+def test_a_folder_without_splits_is_evaluated_on_the_images_that_were_held_out(photos, photos_spec, tmp_path):
+    flat = photos / "train"
+    trained = resnets.train(photos_spec, data=flat, run=tmp_path / "run", machine=QUICK, quiet=True)
+    report = resnets.evaluate([tmp_path / "run"], data=flat)
+    assert report["split"] == "validation"
+    assert report["images"] == trained.metrics["images"] == 3
+    assert report["top1_error"] == pytest.approx(trained.metrics["top1_error"])
+
+
+def test_class_names_are_the_models_whatever_the_folder_lacks(photos, photos_spec, tmp_path):
+    resnets.train(photos_spec, data=photos, run=tmp_path / "run", machine=QUICK, quiet=True)
+    fewer = tmp_path / "fewer"
+    for name in ("green", "red"):
+        shutil.copytree(photos / "val" / name, fewer / "train" / name)
+        shutil.copytree(photos / "val" / name, fewer / "test" / name)
+    report = resnets.evaluate([tmp_path / "run"], data=fewer)
+    assert report["classes"] == ["blue", "green", "red"]
+    assert report["per_class_errors"]["blue"] is None
+    shutil.copytree(photos / "val" / "red", fewer / "train" / "violet")
+    with pytest.raises(ModelError, match="violet"):
+        resnets.evaluate([tmp_path / "run"], data=fewer)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "text", "flipped shape", "nan json", "missing weights", "other net"])
+def test_a_damaged_model_folder_is_refused(digits_run, damage):
+    weights, config = digits_run / "model" / "model.safetensors", digits_run / "model" / "config.json"
+    match damage:
+        case "truncated":
+            weights.write_bytes(weights.read_bytes()[:1000])
+        case "text":
+            weights.write_text("hello")
+        case "flipped shape":
+            tensors = load_file(weights)
+            save_file(tensors | {"fc.weight": tensors["fc.weight"].T.contiguous()}, weights)
+        case "nan json":
+            config.write_text("{")
+        case "missing weights":
+            weights.unlink()
+        case "other net":
+            values = json.loads(config.read_text())
+            values["model"]["blocks"] = [2, 2, 2]
+            config.write_text(json.dumps(values))
+    with pytest.raises(ModelError):
+        resnets.load(digits_run)
