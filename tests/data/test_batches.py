@@ -159,6 +159,7 @@ def test_evaluation_names_every_image_it_could_not_read(tmp_path, workers):
     assert batches[2].images.shape == (0, 1, 4, 4)
 
 
+@pytest.mark.data
 def test_real_photographs_train_and_evaluate(testdata):
     paths = sorted((testdata / "flowers" / "train").rglob("*.jpg"))[::100]
     labels = np.arange(len(paths), dtype=np.int64)

@@ -81,7 +81,9 @@ def test_files_resume_exactly_in_the_middle_of_an_epoch_whatever_the_workers(pho
 
 def test_dropout_resumes_exactly(digits_spec, photos, photos_spec, tmp_path, signal_at):
     vgg = dataclasses.replace(model_spec("vgg16"), convs=(1, 1), widths=(4, 8), hidden=16)
-    spec = dataclasses.replace(photos_spec, model=vgg, optimizer=dataclasses.replace(photos_spec.optimizer, base_lr=1e-4))
+    spec = dataclasses.replace(
+        photos_spec, model=vgg, optimizer=dataclasses.replace(photos_spec.optimizer, base_lr=1e-4)
+    )
     resnets.train(spec, data=photos, run=tmp_path / "whole", machine=QUICK, quiet=True)
     disarm = signal_at(5)
     with pytest.raises(InterruptedRunError):

@@ -45,7 +45,14 @@ def test_prediction_takes_files_images_arrays_and_tensors(digits_run, tmp_path):
     array = open_dataset(Digits(), None).splits["test"].images[0]
     Image.fromarray(array[:, :, 0]).save(tmp_path / "digit.png")
     tensor = torch.from_numpy(array).permute(2, 0, 1)
-    sources = [tmp_path / "digit.png", str(tmp_path / "digit.png"), Image.fromarray(array[:, :, 0]), array, tensor, tensor / 255]
+    sources = [
+        tmp_path / "digit.png",
+        str(tmp_path / "digit.png"),
+        Image.fromarray(array[:, :, 0]),
+        array,
+        tensor,
+        tensor / 255,
+    ]
     results = net.predict(sources, top_k=3)
     assert len(results) == 6
     assert all(len(ranked) == 3 for ranked in results)

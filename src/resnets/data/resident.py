@@ -176,7 +176,7 @@ def _windows(
     images: Shaped[np.ndarray, "n _ _ channels"], height: int, width: int
 ) -> Shaped[np.ndarray, "n _ _ {height} {width} channels"]:
     """Return every crop of every image as a view: [image, top, left] is one of height x width x channels."""
-    windows = np.lib.stride_tricks.sliding_window_view(images, (height, width), axis=(1, 2))  # type: ignore[call-overload]
+    windows = np.lib.stride_tricks.sliding_window_view(images, (height, width), axis=(1, 2))
     return np.moveaxis(windows, 3, 5)
 
 

@@ -1,6 +1,7 @@
 """BatchNorm statistics as a plain average over training batches, taken after training.
 
-The paper does not say how; the authors describe it for the models they released."""
+The paper does not say how; the authors describe it for the models they released.
+"""
 
 from __future__ import annotations
 

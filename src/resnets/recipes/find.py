@@ -10,6 +10,7 @@ from resnets.specs.run import TrainSpec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from types import ModuleType
 
 MODULES = ("digits", "cifar10", "folder")
 
@@ -28,14 +29,21 @@ def recipe(name: str) -> TrainSpec:
     module_name, _, function_name = name.partition(".")
     if module_name in MODULES and function_name and not function_name.startswith("_"):
         module = importlib.import_module(f"resnets.recipes.{module_name}")
-        function: Callable[[], TrainSpec] | None = getattr(module, function_name, None)
-        if callable(function) and function.__module__.startswith("resnets.recipes"):
+        function = _recipe_function(module, function_name)
+        if function is not None:
             return function()
     known = [known_name for known_name, _ in list_recipes()]
     raise SpecError(
         f"There is no recipe called {name!r}.{near_misses(name, known)} `resnets train --list` shows them all; "
         "a recipe of your own is named as mypackage.module:function."
     )
+
+
+def _recipe_function(module: ModuleType, name: str) -> Callable[[], TrainSpec] | None:
+    """Return a recipe that the module lists, or makes for a name of one of its families."""
+    if name in vars(module) and name not in module.LISTED:
+        return None
+    return getattr(module, name, None)
 
 
 def list_recipes() -> Iterator[tuple[str, str]]:

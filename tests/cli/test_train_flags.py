@@ -1,0 +1,70 @@
+"""Overrides, listings and help of `resnets train`."""
+
+import json
+
+import pytest
+
+from resnets.cli.main import main
+from resnets.recipes.find import list_recipes, recipe
+from resnets.specs import io
+from resnets.specs.run import TrainSpec, shorten
+
+
+def resolved(arguments, capsys):
+    assert main(["train", *arguments, "--print-config"]) == 0
+    return io.from_json(TrainSpec, json.loads(capsys.readouterr().out))
+
+
+def test_without_overrides_the_recipe_is_printed_as_it_is(capsys):
+    assert resolved(["cifar10.resnet56"], capsys) == recipe("cifar10.resnet56")
+
+
+def test_any_field_is_changed_by_its_path(capsys):
+    spec = resolved(["cifar10.resnet20", "--optimizer.base-lr", "0.05", "--dataset.validation-images", "5000"], capsys)
+    assert (spec.optimizer.base_lr, spec.dataset.validation_images) == (0.05, 5000)
+    assert spec.model == recipe("cifar10.resnet20").model
+
+
+def test_a_union_is_chosen_by_name_and_fields_may_follow(capsys):
+    spec = resolved(["cifar10.resnet20", "schedule:cosine", "--schedule.final-share", "0.1"], capsys)
+    assert io.to_json(spec.schedule) == {"kind": "Cosine", "final_share": 0.1}
+    assert spec.optimizer == recipe("cifar10.resnet20").optimizer
+
+
+def test_common_flags_mix_with_fields_in_any_order(capsys):
+    spec = resolved(["--seed", "3", "cifar10.resnet20", "--precision", "bf16", "--steps", "640"], capsys)
+    assert (spec.seed, spec.precision, spec.steps, spec.full_steps) == (3, "bf16", 640, 64_000)
+    assert spec.schedule.milestones_steps == (320, 480)
+
+
+def test_a_printed_config_replays(tmp_path, capsys):
+    main(["train", "digits.plain20", "--steps", "100", "--print-config"])
+    (tmp_path / "config.json").write_text(capsys.readouterr().out)
+    assert resolved(["--from", str(tmp_path / "config.json")], capsys) == shorten(recipe("digits.plain20"), 100)
+
+
+def test_the_list_names_every_recipe_and_each_resolves(capsys):
+    assert main(["train", "--list", "--json"]) == 0
+    listed = [entry["recipe"] for entry in json.loads(capsys.readouterr().out)]
+    assert listed == [name for name, _ in list_recipes()]
+    for name in listed:
+        spec = recipe(name)
+        assert spec.recipe == name
+        assert io.from_json(TrainSpec, json.loads(json.dumps(io.to_json(spec)))) == spec
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate", "predict", "describe", "demo"])
+def test_help_shows_examples(command, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([command, "--help"])
+    assert stop.value.code == 0
+    output = capsys.readouterr().out
+    assert f"resnets {command}" in output
+    assert "examples:" in output
+
+
+def test_fields_lists_what_can_be_changed(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["train", "digits.resnet20", "--fields"])
+    assert stop.value.code == 0
+    assert "--optimizer.base-lr" in capsys.readouterr().out

@@ -1,0 +1,59 @@
+"""Specs as JSON."""
+
+import dataclasses
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from resnets.recipes.find import recipe
+from resnets.specs import io
+from resnets.specs.catalogue import model_spec, names
+from resnets.specs.errors import SpecError
+from resnets.specs.model import ModelSpec
+from resnets.specs.run import TrainSpec
+
+
+@pytest.mark.parametrize("name", list(names()))
+def test_every_net_survives_its_round_trip(name):
+    spec = model_spec(name)
+    assert io.from_json(ModelSpec, json.loads(json.dumps(io.to_json(spec)))) == spec
+
+
+@given(st.floats(min_value=1e-6, max_value=10), st.integers(min_value=0, max_value=2**62), st.integers(1, 10**6))
+def test_numbers_survive_exactly(lr, seed, steps):
+    spec = recipe("cifar10.resnet20")
+    spec = dataclasses.replace(spec, optimizer=dataclasses.replace(spec.optimizer, base_lr=lr), seed=seed, steps=steps)
+    assert io.from_json(TrainSpec, json.loads(json.dumps(io.to_json(spec)))) == spec
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"optimiser": 1}, r"no field 'optimiser'. Did you mean optimizer"),
+        ({"steps": "many"}, r"TrainSpec.steps is 'many'; it is of type int"),
+        ({"steps": True}, r"of type int"),
+        ({"precision": "fp8"}, r"'fp8'; it is one of 'fp32', 'bf16', 'fp16'"),
+        ({"schedule": {"kind": "Stepdecay"}}, r"'Stepdecay'; it is one of StepDecay, Plateau, Cosine"),
+        ({"schedule": 3}, r"an object"),
+        ({"model": {"kind": "somewhere:Spec"}}, r"not loaded; import somewhere first"),
+        ({"model": {"kind": "ResNetSpec"}}, r"lacks the field"),
+        ({"steps": 0}, r"at least 1"),
+    ],
+)
+def test_what_does_not_fit_is_refused_with_its_path(change, message):
+    with pytest.raises(SpecError, match=message):
+        io.from_json(TrainSpec, io.to_json(recipe("cifar10.resnet20")) | change)
+
+
+def test_the_hash_ignores_the_label_and_nothing_else():
+    spec = recipe("cifar10.resnet20")
+    assert io.spec_hash(spec) == io.spec_hash(dataclasses.replace(spec, recipe="mine"))
+    assert io.spec_hash(spec) != io.spec_hash(dataclasses.replace(spec, seed=1))
+
+
+def test_differences_name_the_fields():
+    spec = recipe("cifar10.resnet20")
+    other = dataclasses.replace(spec, seed=1, optimizer=dataclasses.replace(spec.optimizer, base_lr=0.2))
+    assert io.differences(io.to_json(spec), io.to_json(other)) == ["optimizer.base_lr: 0.1 -> 0.2", "seed: 0 -> 1"]
