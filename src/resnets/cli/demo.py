@@ -8,7 +8,7 @@ from pathlib import Path
 from resnets.cli import flags
 
 DESCRIPTION = """\
-Train a plain and a residual net of 32 layers on 1,437 real handwritten digits, same width, same schedule, same
+Train a plain and a residual net of 44 layers on 1,437 real handwritten digits, same width, same schedule, same
 seed, and show what the paper shows: the plain net has the higher *training* error, so what fails is the
 optimisation, and shortcuts mend it (He et al. 2015, Sec. 4.1 and 4.2). No download, no GPU.
 """
