@@ -1,8 +1,12 @@
 """The metrics file over interruptions."""
 
 import json
+from pathlib import Path
+
+import pytest
 
 from resnets.engine.log import MetricsLog, cut_after
+from resnets.specs.errors import TrainingError
 
 
 def test_resuming_cuts_what_came_after_the_checkpoint(tmp_path):
@@ -38,3 +42,13 @@ def test_tensorboard_gets_the_same_numbers(tmp_path):
     with MetricsLog(tmp_path / "metrics.jsonl", tensorboard=tmp_path / "tensorboard") as log:
         log.write(1, "train", loss=1.0)
     assert list((tmp_path / "tensorboard").glob("events.out.tfevents.*"))
+
+
+def test_a_full_disk_is_said(tmp_path):
+    full = Path("/dev/full")
+    if not full.exists():
+        pytest.skip("no /dev/full here")
+    with pytest.raises(TrainingError, match="checkpoints are intact"), MetricsLog(tmp_path / "metrics.jsonl") as log:
+        log._file.close()
+        log._file = full.open("a")
+        log.write(1, "train", loss=1.0)

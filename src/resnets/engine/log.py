@@ -6,7 +6,10 @@ import importlib.util
 import json
 import math
 import os
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
+
+from resnets.specs.errors import TrainingError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,8 +42,14 @@ class MetricsLog:
         if self._file is None:
             return
         finite = {name: value for name, value in values.items() if not _is_not_finite(value)}
-        self._file.write(json.dumps({"step": step, "split": split} | finite) + "\n")
-        self._file.flush()
+        try:
+            self._file.write(json.dumps({"step": step, "split": split} | finite) + "\n")
+            self._file.flush()
+        except OSError as error:
+            raise TrainingError(
+                f"{self._file.name} cannot be written: {error.strerror or error}. The checkpoints are intact; make room "
+                "and run the same command again."
+            ) from error
         if self._writer is not None:
             for name, value in finite.items():
                 if isinstance(value, int | float):
@@ -58,7 +67,8 @@ class MetricsLog:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._file is not None:
-            self._file.close()
+            with suppress(OSError):  # of a full disk, which write has reported
+                self._file.close()
         if self._writer is not None:
             self._writer.close()
 

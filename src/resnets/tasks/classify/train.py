@@ -25,7 +25,7 @@ from resnets.engine.device import check_precision, choose_device, set_up, use_ch
 from resnets.engine.distributed import Distributed, distributed
 from resnets.engine.interruption import listen
 from resnets.engine.log import MetricsLog
-from resnets.engine.loop import Evaluation, Run, train_loop
+from resnets.engine.loop import Evaluation, EvaluationStopped, Run, train_loop
 from resnets.engine.optimizer import build_optimizer
 from resnets.engine.progress import Progress
 from resnets.engine.recalibrate import recalibrate_batch_norm
@@ -33,7 +33,7 @@ from resnets.engine.state import TrainState
 from resnets.models.build import build
 from resnets.specs import io
 from resnets.specs.catalogue import model_name
-from resnets.specs.errors import ModelError, SpecError, TrainingError
+from resnets.specs.errors import InterruptedRunError, ModelError, SpecError, TrainingError
 from resnets.tasks.classify.evaluate import EvaluationReport, choose_split, evaluate_model
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from resnets.data.batches import TrainingBatches
     from resnets.data.preprocess import Preprocessor
     from resnets.data.splits import Batch, Dataset
+    from resnets.engine.interruption import Interruption
     from resnets.specs.run import Machine, TrainSpec
 
 
@@ -210,7 +211,7 @@ def _train(parts: _Parts, quiet: bool) -> TrainedRun:
             command=parts.command,
         )
         train_loop(run, state)
-        metrics = _finish(parts, state, log)
+        metrics = _finish(parts, state, log, interruption)
     return TrainedRun(path=directory.path, spec=spec, metrics=metrics, was_finished=False)
 
 
@@ -308,8 +309,11 @@ def _evaluate(parts: _Parts, model: torch.nn.Module, should_stop: Callable[[], b
     )
 
 
-def _finish(parts: _Parts, state: TrainState, log: MetricsLog) -> dict[str, Any]:
-    """Recalibrate BatchNorm if the spec says so, evaluate the final weights, and write the model folder."""
+def _finish(parts: _Parts, state: TrainState, log: MetricsLog, interruption: Interruption) -> dict[str, Any]:
+    """Recalibrate BatchNorm if the spec says so, evaluate the final weights, and write the model folder.
+
+    The last checkpoint is written before, so that after an interruption the same command does only this.
+    """
     spec, ranks = parts.spec, parts.ranks
     recalibration = spec.batch_norm.recalibration_batches
     ranks.share_buffers(state.model)
@@ -317,7 +321,11 @@ def _finish(parts: _Parts, state: TrainState, log: MetricsLog) -> dict[str, Any]
         batches = itertools.islice(parts.training_batches(spec.steps), recalibration)
         recalibrate_batch_norm(state.model, (batch.images for batch in batches), spec.precision, ranks)
     split = choose_split(parts.dataset, None)
-    report = parts.evaluate(state.model, split)
+    try:
+        report = parts.evaluate(state.model, split, lambda: ranks.any(interruption.requested))
+    except EvaluationStopped:
+        message = f"Stopped during the final evaluation; the weights are saved. To go on: {parts.command}"
+        raise InterruptedRunError(message, interruption.exit_code) from None
     result = report.result
     metrics = {
         "split": split,
