@@ -48,7 +48,8 @@ def test_a_full_disk_is_said(tmp_path):
     full = Path("/dev/full")
     if not full.exists():
         pytest.skip("no /dev/full here")
-    with pytest.raises(TrainingError, match="checkpoints are intact"), MetricsLog(tmp_path / "metrics.jsonl") as log:
+    with MetricsLog(tmp_path / "metrics.jsonl") as log:
         log._file.close()
         log._file = full.open("a")
-        log.write(1, "train", loss=1.0)
+        with pytest.raises(TrainingError, match="checkpoints are intact"):
+            log.write(1, "train", loss=1.0)

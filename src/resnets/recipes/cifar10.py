@@ -7,9 +7,9 @@ images; the split on which the authors chose the schedule is `--dataset.validati
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
+from resnets.recipes.families import FAMILIES, family_recipe
 from resnets.specs.catalogue import CIFAR_DEPTHS, model_spec
 from resnets.specs.data import Cifar, PadCrop
 from resnets.specs.optim import SGD, ErrorWarmup, NoWarmup, StepDecay
@@ -21,13 +21,8 @@ if TYPE_CHECKING:
 WARMUP_DEPTH = 110
 """From this depth on, training starts at 0.01 until the training error is below 80 % (Sec. 4.2)."""
 
-_KINDS = {
-    "resnet": "residual net with option A shortcuts",
-    "plain": "the same net without shortcuts",
-    "highway": "the same net with gated shortcuts",
-}
 LISTED = {
-    f"{family}{depth}": f"{depth} layers, {_KINDS[family]}; any {family}N with N = 6n+2"
+    f"{family}{depth}": f"{depth} layers, {FAMILIES[family]}; any {family}N with N = 6n+2"
     for family, depths in CIFAR_DEPTHS.items()
     for depth in depths
 }
@@ -50,16 +45,5 @@ def paper_run(family: str, depth: int) -> TrainSpec:
 
 
 def __getattr__(name: str) -> Callable[[], TrainSpec]:
-    """Return the recipe function called `name`, such as `resnet56`.
-
-    Raises:
-        AttributeError: the name is not that of a family followed by a depth.
-    """
-    match = re.fullmatch(r"(resnet|plain|highway)(\d+)", name)
-    if match is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-    def run() -> TrainSpec:
-        return paper_run(match[1], int(match[2]))
-
-    return run
+    """Return the recipe of a family and depth, such as `resnet56`."""
+    return family_recipe(__name__, name, paper_run)

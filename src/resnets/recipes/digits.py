@@ -6,9 +6,9 @@ Deep plain nets already train worse here than residual ones of the same depth. T
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
+from resnets.recipes.families import FAMILIES, family_recipe
 from resnets.specs.catalogue import model_spec
 from resnets.specs.data import DIGITS_CLASSES, Digits, PadCrop
 from resnets.specs.optim import SGD, StepDecay
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 LISTED = {
-    f"{family}{depth}": f"{depth} layers, {kind}, on handwritten digits; any {family}N with N = 6n+2"
-    for family, kind in (("resnet", "residual"), ("plain", "plain"), ("highway", "highway"))
+    f"{family}{depth}": f"{depth} layers, {kind}; any {family}N with N = 6n+2"
+    for family, kind in FAMILIES.items()
     for depth in (8, 20, 32, 56)
 }
 
@@ -42,16 +42,5 @@ def short_run(family: str, depth: int) -> TrainSpec:
 
 
 def __getattr__(name: str) -> Callable[[], TrainSpec]:
-    """Return the recipe function called `name`, such as `plain32`.
-
-    Raises:
-        AttributeError: the name is not that of a family followed by a depth.
-    """
-    match = re.fullmatch(r"(resnet|plain|highway)(\d+)", name)
-    if match is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-    def run() -> TrainSpec:
-        return short_run(match[1], int(match[2]))
-
-    return run
+    """Return the recipe of a family and depth, such as `resnet56`."""
+    return family_recipe(__name__, name, short_run)

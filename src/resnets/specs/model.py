@@ -48,13 +48,7 @@ class ResNetSpec:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be built."""
-        _check(len(self.blocks) > 0, "model.blocks is empty; a net has at least one stage.")
-        _check(
-            len(self.blocks) == len(self.widths),
-            f"model.blocks has {len(self.blocks)} stages and model.widths has {len(self.widths)}; give one width a stage.",
-        )
-        _check(min(self.blocks) >= 1, f"model.blocks is {self.blocks}; every stage has at least one block.")
-        _check(min(self.widths) >= 1, f"model.widths is {self.widths}; every width is at least 1.")
+        _check_stages(self.blocks, self.widths, zero_padded=self.shortcut == "A")
         _check_ends(self.num_classes, self.in_channels)
         _check(
             self.stem == "7x7" or self.stem_pool == "none",
@@ -100,13 +94,7 @@ class HighwaySpec:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be built."""
-        _check(len(self.blocks) > 0, "model.blocks is empty; a net has at least one stage.")
-        _check(
-            len(self.blocks) == len(self.widths),
-            f"model.blocks has {len(self.blocks)} stages and model.widths has {len(self.widths)}; give one width a stage.",
-        )
-        _check(min(self.blocks) >= 1, f"model.blocks is {self.blocks}; every stage has at least one block.")
-        _check(min(self.widths) >= 1, f"model.widths is {self.widths}; every width is at least 1.")
+        _check_stages(self.blocks, self.widths, zero_padded=True)
         _check_ends(self.num_classes, self.in_channels)
 
     @property
@@ -146,6 +134,20 @@ class VGGSpec:
     def depth(self) -> int:
         """Weighted layers: convolutions and the three fully-connected layers."""
         return sum(self.convs) + 3
+
+
+def _check_stages(blocks: tuple[int, ...], widths: tuple[int, ...], *, zero_padded: bool) -> None:
+    _check(len(blocks) > 0, "model.blocks is empty; a net has at least one stage.")
+    _check(
+        len(blocks) == len(widths),
+        f"model.blocks has {len(blocks)} stages and model.widths has {len(widths)}; give one width a stage.",
+    )
+    _check(min(blocks) >= 1, f"model.blocks is {blocks}; every stage has at least one block.")
+    _check(min(widths) >= 1, f"model.widths is {widths}; every width is at least 1.")
+    _check(
+        not zero_padded or list(widths) == sorted(widths),
+        f"model.widths is {widths}; option A adds zero channels, so widths cannot shrink from stage to stage.",
+    )
 
 
 def _check_ends(num_classes: int, in_channels: int) -> None:
