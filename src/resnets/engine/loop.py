@@ -215,8 +215,15 @@ def _evaluate(run: Run, state: TrainState) -> None:
         run.progress.note(f"Step {state.step}: the error is on a plateau; the learning rate falls.")
 
 
+def share_skipped(ranks: Distributed, state: TrainState) -> None:
+    """Let every rank know the images that any of them could not read."""
+    for path, reason in ranks.gather(list(state.skipped.items())):
+        state.skipped.setdefault(path, reason)
+
+
 def _save(run: Run, state: TrainState) -> None:
     run.ranks.share_buffers(state.model)
+    share_skipped(run.ranks, state)
     if run.ranks.world_size > 1:
         # Every rank's share of the open window goes into the one checkpoint.
         run.ranks.sum(state.window)

@@ -70,7 +70,9 @@ def train_step(
             )
             state.scaler.scale(loss / rank_batch).backward()
         errors = (logits.detach().argmax(dim=1) != batch.labels).sum()
-        totals += torch.stack([loss.detach().to(totals), errors.to(totals), totals.new_tensor(len(batch.labels))])
+        totals[0] += loss.detach()
+        totals[1] += errors
+        totals[2] += len(batch.labels)
     state.scaler.step(state.optimizer)
     state.scaler.update()
     state.optimizer.zero_grad(set_to_none=True)

@@ -25,7 +25,7 @@ from resnets.engine.device import check_precision, choose_device, set_up, use_ch
 from resnets.engine.distributed import Distributed, distributed
 from resnets.engine.interruption import listen
 from resnets.engine.log import MetricsLog
-from resnets.engine.loop import Evaluation, EvaluationStopped, Run, train_loop
+from resnets.engine.loop import Evaluation, EvaluationStopped, Run, share_skipped, train_loop
 from resnets.engine.optimizer import build_optimizer
 from resnets.engine.progress import Progress
 from resnets.engine.recalibrate import recalibrate_batch_norm
@@ -316,6 +316,7 @@ def _finish(parts: _Parts, state: TrainState, log: MetricsLog, interruption: Int
     """
     spec, ranks = parts.spec, parts.ranks
     recalibration = spec.batch_norm.recalibration_batches
+    share_skipped(ranks, state)
     ranks.share_buffers(state.model)
     if recalibration:
         batches = itertools.islice(parts.training_batches(spec.steps), recalibration)
