@@ -14,16 +14,17 @@ resnets.evaluate([net], data="digits")["top1_error"]
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from resnets.data.open import dataset_spec_for, open_dataset
-from resnets.data.splits import Skipped
-from resnets.engine.device import choose_device, set_up, use_channels_last, worker_processes
+from resnets.data.open import dataset_spec_for, open_for_testing
+from resnets.engine.device import check_precision, choose_device, set_up, use_channels_last, worker_processes
 from resnets.engine.distributed import Distributed
+from resnets.engine.step import DTYPES
 from resnets.models.build import build as build_from_spec
 from resnets.recipes.find import recipe
 from resnets.specs.catalogue import model_spec
@@ -38,7 +39,7 @@ from resnets.tasks.classify.train import TrainedRun
 from resnets.tasks.classify.train import train as train_classifier
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from resnets.artifacts.model_folder import StoredModel
 
@@ -146,6 +147,14 @@ class Classifier:
         return self.stored.name
 
     @property
+    def unfinished(self) -> str | None:
+        """What to say of a model from a checkpoint of a run that goes on; None for a finished one."""
+        metrics = self.stored.metrics
+        if metrics.get("finished", True):
+            return None
+        return f"{self.name} is from a run that is not finished: step {metrics['steps']:,} of {metrics['of']:,}."
+
+    @property
     def classes(self) -> tuple[str, ...]:
         """Class names, in the order of the logits."""
         return self.stored.classes
@@ -154,7 +163,8 @@ class Classifier:
         """Return the `top_k` most probable classes of each image, the best first.
 
         Args:
-            images: paths, PIL images, uint8 arrays (height, width[, 3]) or tensors (channels, height, width).
+            images: paths, PIL images, uint8 arrays (height, width[, 3]) or tensors (channels, height, width); a
+                single one counts as a list of one.
             top_k: classes an image.
             device: where to compute.
 
@@ -174,6 +184,8 @@ class Classifier:
         """Yield what `predict` returns, image by image, with `Unreadable` in the place of a broken one."""
         if top_k < 1:
             raise UserError(f"top_k is {top_k}; it is at least 1.")
+        if isinstance(images, str | Path) or not isinstance(images, Iterable) or prediction.is_one_image(images):
+            images = [images]
         return prediction.predict(self.stored, images, top_k=top_k, device=choose_device(device))
 
 
@@ -187,7 +199,7 @@ def load(path: str | Path) -> Classifier:
 
 
 def evaluate(
-    models: Sequence[Classifier | str | Path],
+    models: Sequence[Classifier | str | Path] | Classifier | str | Path,
     *,
     data: str | Path,
     data_root: str | Path | None = None,
@@ -200,7 +212,7 @@ def evaluate(
     """Return the errors of a model, or of the ensemble of several, over a split.
 
     Args:
-        models: classifiers, or paths of run directories or model folders.
+        models: a classifier or the path of a run directory or model folder, or several.
         data: "digits", "cifar10", "cifar100" or a folder of images.
         data_root: where CIFAR is.
         split: "test", "validation" or "train"; None takes test, else validation.
@@ -218,17 +230,21 @@ def evaluate(
     """
     if protocol != "center":
         raise UserError(f"--protocol is {protocol!r}; this version tests with center.")
+    if precision not in DTYPES:
+        raise UserError(f"precision is {precision!r}; it is one of {', '.join(DTYPES)}.")
     if not models:
         raise UserError("evaluate needs at least one model.")
     machine = machine or Machine()
+    if isinstance(models, Classifier | str | Path):
+        models = [models]
     classifiers = [model if isinstance(model, Classifier) else load(model) for model in models]
     first = classifiers[0].stored
     module = combine([classifier.stored for classifier in classifiers])
     device = choose_device(machine.device)
+    check_precision(precision, device)
     set_up(device, machine)
-    # A folder without splits is divided as it was for training, so that no training image is tested on.
     dataset_spec, root = _dataset(data, data_root, first.dataset or Digits())
-    dataset = align_classes(open_dataset(dataset_spec, root), first)
+    dataset = align_classes(open_for_testing(dataset_spec, root, first.fingerprint), first)
     split = choose_split(dataset, split)
     done = 0
 
@@ -263,6 +279,6 @@ def evaluate(
         "per_class_errors": result.per_class_errors,
         "classes": list(first.classes),
         "confusion": [list(row) for row in result.confusion],
-        "skipped": [Skipped(*entry)._asdict() for entry in (*dataset.skipped, *report.skipped)],
-        "notes": list(dataset.notes),
+        "skipped": [entry._asdict() for entry in report.skipped],
+        "notes": [*(note for classifier in classifiers if (note := classifier.unfinished)), *dataset.notes],
     }

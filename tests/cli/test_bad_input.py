@@ -67,6 +67,11 @@ def trained(tmp_path, capsys):
         (["train", "digits.resnet20", "--optimizer.base-lr", "-1"], ["base_lr", "above 0"]),
         (["train", "digits.resnet20", "--optimizer.bse-lr", "0.1"], ["--optimizer.bse-lr"]),
         (["train", "digits.resnet20", "--precision", "fp8"], ["fp8"]),
+        (["train", "digits.resnet20", "--optimizer.base-l", "0.1"], ["Did you mean --optimizer.base-lr"]),
+        (["train", "digits.resnet20", "schedule:cosin"], ["schedule:cosine, schedule:plateau, schedule:step-decay"]),
+        (["train", "digits.resnet20", "--global-batch", "0"], ["error: global_batch is 0; it is at least 1."]),
+        (["train", "digits.resnet20", "--run", ""], ["--run is empty"]),
+        (["train", "digits.resnet20", "--from", "x.json"], ["exclude each other"]),
         (["train", "digits.resnet20", "--seed", "-1"], ["seed is -1"]),
         (["train", "digits.resnet20", "--global-batch", "5000"], ["5000", "1437"]),
         (["train", "digits.resnet20", "--checkpoint-every", "0"], ["--checkpoint-every is 0"]),
@@ -79,7 +84,7 @@ def trained(tmp_path, capsys):
         (["describe", "cifar-resnet33"], ["6n+2"]),
         (["evaluate", "missing", "--data", "digits"], ["no model at missing"]),
         (["evaluate", "missing"], ["--data"]),
-        (["predict", "missing", "missing.png"], ["missing.png does not exist"]),
+        (["predict", "missing", "missing.png"], ["no model at missing"]),
         (["demo", "--steps", "0"], ["--steps is 0"]),
     ],
 )
@@ -137,6 +142,14 @@ def test_a_run_directory_of_another_spec_is_left_alone(trained, capsys):
     )
 
 
+def test_a_run_directory_among_the_images_is_refused(tmp_path, capsys):
+    for name in ("cat", "dog"):
+        for number in range(3):
+            photo(tmp_path / "photos" / name / f"{number}.png")
+    for run in ("photos", "photos/run"):
+        refused(["train", "folder.scratch", "--data", "photos", "--run", run], capsys, "lies in the folder of images")
+
+
 def test_a_run_directory_that_is_a_file_is_refused(tmp_path, capsys):
     (tmp_path / "file").write_text("mine")
     refused(["train", "digits.resnet8", "--steps", "2", "--run", "file"], capsys, "is a file")
@@ -162,7 +175,7 @@ def test_a_checkpoint_that_would_execute_code_is_refused(trained, tmp_path, caps
 
     (tmp_path / "trained" / "model" / "config.json").unlink()
     torch.save({"schema_version": 1, "model": Evil()}, tmp_path / "trained" / "checkpoints" / "step-00000002.pt")
-    again = ["train", "digits.resnet8", "--steps", "2", "--run", "trained", "--device", "cpu"]
+    again = ["train", "digits.resnet8", "--steps", "2", "--run", trained, "--device", "cpu"]
     assert main(again) == 2
     assert "could execute code" in capsys.readouterr().err
     assert not (tmp_path / "executed").exists()

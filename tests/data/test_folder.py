@@ -168,13 +168,14 @@ def _broken(root, *paths):
         (root / path).write_text("no image")
 
 
-def test_files_before_the_first_readable_one_are_left_out_and_named(tmp_path):
+def test_broken_files_stay_in_their_split_as_long_as_one_can_be_read(tmp_path):
     _fill(tmp_path, {"train/cat": 3, "train/dog": 2, "val/cat": 1, "val/dog": 1})
     _broken(tmp_path, "train/cat/0.png", "train/cat/1.png")
     dataset = open_folder(ImageFolder(), tmp_path)
-    assert _relative(dataset, "train", tmp_path) == ["train/cat/2.png", "train/dog/0.png", "train/dog/1.png"]
-    assert [entry.path for entry in dataset.skipped] == [str(tmp_path / f"train/cat/{n}.png") for n in (0, 1)]
-    assert all("text file" in entry.reason for entry in dataset.skipped)
+    expected = [f"train/cat/{number}.png" for number in range(3)] + ["train/dog/0.png", "train/dog/1.png"]
+    assert _relative(dataset, "train", tmp_path) == expected
+    _fill(tmp_path, {"train/cat": 3})
+    assert open_folder(ImageFolder(), tmp_path).fingerprint == dataset.fingerprint
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
@@ -240,4 +241,3 @@ def test_real_photographs_open_with_their_classes(testdata):
     dataset = open_folder(ImageFolder(), testdata / "flowers")
     assert dataset.classes == ("daisy", "dandelion", "rose", "sunflower", "tulip")
     assert np.bincount(dataset.splits["validation"].labels).tolist() == [152, 210, 156, 146, 196]
-    assert dataset.skipped == ()

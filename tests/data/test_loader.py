@@ -151,11 +151,12 @@ def test_a_broken_image_is_left_out_and_named_once_an_epoch(split):
         assert torch.equal(one.labels[torch.from_numpy(kept)], other.labels)
 
 
-def test_a_batch_without_a_readable_image_ends_the_run(split):
+def test_only_many_batches_in_a_row_without_a_readable_image_end_the_run(split):
     for path in split.paths:
         path.unlink()
-    with pytest.raises(DataError, match=r"none of the 4 images .*\.(png|jpg): there is no such file"):
-        first_batches(split)
+    assert [len(batch) for batch in first_batches(split, count=19)] == [0] * 19
+    with pytest.raises(DataError, match=r"20 training batches in a row .*\.(png|jpg): there is no such file"):
+        first_batches(split, count=20)
 
 
 def test_random_numbers_of_the_run_are_left_alone(split):

@@ -13,7 +13,8 @@ import torch
 from safetensors.torch import load_file
 
 import resnets
-from resnets.engine.checkpoint import checkpoints, latest_checkpoint
+from resnets.engine import loop
+from resnets.engine.checkpoint import checkpoints, latest_checkpoint, load_checkpoint
 from resnets.specs.catalogue import model_spec
 from resnets.specs.errors import DataError, InterruptedRunError, ModelError, RunError, SpecError, TrainingError
 from resnets.specs.optim import ErrorWarmup, Plateau
@@ -57,7 +58,7 @@ def test_a_run_leaves_everything_behind(digits_spec, tmp_path):
 
 @pytest.mark.parametrize("step", [1, 13, 20])
 def test_an_interrupted_run_ends_with_the_same_weights_and_log(digits_spec, tmp_path, signal_at, step):
-    spec = dataclasses.replace(digits_spec, schedule=Plateau(patience=1), warmup=ErrorWarmup(window_steps=5))
+    spec = dataclasses.replace(digits_spec, warmup=ErrorWarmup(window_steps=5), accumulation=2)
     resnets.train(spec, run=tmp_path / "whole", machine=QUICK, quiet=True)
     disarm = signal_at(step)
     with pytest.raises(InterruptedRunError, match=f"step {step} of 24, saved"):
@@ -93,10 +94,71 @@ def test_dropout_resumes_exactly(digits_spec, photos, photos_spec, tmp_path, sig
     assert_bitwise_equal(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
 
 
-def test_accumulation_resumes_and_counts_every_image(digits_spec, tmp_path):
-    spec = dataclasses.replace(digits_spec, accumulation=4, steps=6, full_steps=6)
-    resnets.train(spec, run=tmp_path / "run", machine=QUICK, quiet=True)
-    assert lines(tmp_path / "run")[0]["step"] == 1
+def test_the_plateau_rule_resumes_exactly(photos, photos_spec, tmp_path, signal_at):
+    spec = dataclasses.replace(photos_spec, schedule=Plateau(patience=1, min_improvement=99), evaluate_every_steps=3)
+    resnets.train(spec, data=photos, run=tmp_path / "whole", machine=QUICK, quiet=True)
+    disarm = signal_at(8)
+    with pytest.raises(InterruptedRunError):
+        resnets.train(spec, data=photos, run=tmp_path / "parts", machine=QUICK, quiet=True)
+    disarm()
+    resnets.train(spec, data=photos, run=tmp_path / "parts", machine=QUICK, quiet=True)
+    assert_bitwise_equal(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
+    rates = {line["step"]: line["lr"] for line in lines(tmp_path / "parts") if "lr" in line}
+    assert rates[12] < rates[3] / 50
+
+
+def test_the_plateau_rule_does_not_watch_the_test_set(digits_spec, tmp_path):
+    with pytest.raises(SpecError, match="no validation split"):
+        resnets.train(dataclasses.replace(digits_spec, schedule=Plateau()), run=tmp_path / "run", quiet=True)
+    assert not (tmp_path / "run").exists()
+
+
+def test_another_memory_layout_goes_on_with_the_same_momentum(digits_spec, tmp_path, signal_at):
+    losses = {}
+    for name, first, second in (("same", "no", "no"), ("changed", "yes", "no")):
+        disarm = signal_at(12)
+        machine = dataclasses.replace(QUICK, channels_last=first)
+        with pytest.raises(InterruptedRunError):
+            resnets.train(digits_spec, run=tmp_path / name, machine=machine, quiet=True)
+        disarm()
+        machine = dataclasses.replace(QUICK, channels_last=second)
+        resnets.train(digits_spec, run=tmp_path / name, machine=machine, quiet=True)
+        losses[name] = [line["loss"] for line in lines(tmp_path / name) if line["split"] == "train"][:16]
+    # The layouts round differently; a momentum that points elsewhere would change the first digit.
+    assert losses["changed"] == pytest.approx(losses["same"], rel=2e-3)
+
+
+def test_a_pass_without_a_readable_image_does_not_end_the_run(photos, photos_spec, tmp_path):
+    for name in ("1.png", "4.png"):
+        (photos / "train" / "green" / name).write_bytes(b"broken")
+    spec = dataclasses.replace(photos_spec, model=model_spec("cifar-resnet8"), accumulation=9)
+    trained = resnets.train(spec, data=photos, run=tmp_path / "run", machine=QUICK, quiet=True)
+    assert trained.metrics["left_out_in_training"] == 2
+    named = [line["left_out"]["path"] for line in lines(tmp_path / "run") if "left_out" in line]
+    assert sorted(named) == [str(photos / "train" / "green" / name) for name in ("1.png", "4.png")]
+
+
+def test_passes_too_small_for_batch_norm_are_refused(photos, photos_spec, tmp_path):
+    spec = dataclasses.replace(photos_spec, model=model_spec("resnet18"), accumulation=9)
+    with pytest.raises(SpecError, match="passes of 1 images"):
+        resnets.train(spec, data=photos, run=tmp_path / "run", machine=QUICK, quiet=True)
+
+
+def test_a_slow_run_saves_by_the_clock(digits_spec, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "MINUTES_BETWEEN_CHECKPOINTS", 0)
+    resnets.train(digits_spec, run=tmp_path, machine=dataclasses.replace(QUICK, checkpoint_every=1000), quiet=True)
+    assert len(checkpoints(tmp_path / "checkpoints")) == 24
+
+
+def test_every_start_is_on_record(digits_spec, tmp_path, signal_at):
+    disarm = signal_at(5)
+    with pytest.raises(InterruptedRunError):
+        resnets.train(digits_spec, run=tmp_path, machine=QUICK, quiet=True)
+    disarm()
+    resnets.train(digits_spec, run=tmp_path, machine=QUICK, quiet=True)
+    starts = json.loads((tmp_path / "env.json").read_text())["starts"]
+    assert [start["step"] for start in starts] == [0, 5]
+    assert starts[0]["machine"]["checkpoint_every"] == 8
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
@@ -132,13 +194,22 @@ def test_another_spec_is_refused_and_its_fields_are_named(digits_spec, tmp_path)
     assert sorted((path, path.stat().st_mtime_ns) for path in tmp_path.rglob("*") if path.is_file()) == before
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(digits_spec, tmp_path, signal_at):
-    disarm = signal_at(4)
-    wild = dataclasses.replace(digits_spec, optimizer=dataclasses.replace(digits_spec.optimizer, base_lr=1e30))
-    with pytest.raises(TrainingError, match=r"not a finite number.*no checkpoint was written yet"):
-        resnets.train(wild, run=tmp_path, machine=dataclasses.replace(QUICK, checkpoint_every=100), quiet=True)
-    disarm()
-    assert not checkpoints(tmp_path / "checkpoints") if (tmp_path / "checkpoints").exists() else True
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(digits_spec, tmp_path, monkeypatch):
+    def explode(model, passes, state, spec, ranks):
+        totals = train_step(model, passes, state, spec, ranks)
+        if state.step == 11:
+            with torch.no_grad():
+                state.model.fc.weight.fill_(float("nan"))
+        return totals
+
+    train_step = loop.train_step
+    monkeypatch.setattr(loop, "train_step", explode)
+    with pytest.raises(TrainingError, match=r"not a finite number.*checkpoint of step 8 is intact"):
+        resnets.train(digits_spec, run=tmp_path, machine=QUICK, quiet=True)
+    assert [path.name for path in checkpoints(tmp_path / "checkpoints")] == ["step-00000008.pt"]
+    assert all(
+        value.isfinite().all() for value in load_checkpoint(checkpoints(tmp_path / "checkpoints")[0])["model"].values()
+    )
     assert not (tmp_path / "model").exists()
 
 
@@ -165,14 +236,15 @@ def test_images_that_changed_are_noticed_on_resume(photos, photos_spec, tmp_path
 
 
 def test_broken_images_are_left_out_of_training_and_of_every_score(photos, photos_spec, tmp_path, capsys):
-    for path in (photos / "train" / "red" / "3.png", photos / "val" / "blue" / "2.png"):
+    for path in (photos / "train" / "red" / "0.png", photos / "val" / "blue" / "0.png"):
         path.write_bytes(path.read_bytes()[:200])
     trained = resnets.train(photos_spec, data=photos, run=tmp_path / "run", machine=QUICK)
     assert trained.metrics["images"] == 14
-    assert [entry["path"] for entry in trained.metrics["skipped"]] == [str(photos / "val" / "blue" / "2.png")]
+    assert [entry["path"] for entry in trained.metrics["skipped"]] == [str(photos / "val" / "blue" / "0.png")]
     assert trained.metrics["left_out_in_training"] == 1
     log = capsys.readouterr().err
-    assert log.count(str(photos / "train" / "red" / "3.png")) == 1
+    assert log.count(str(photos / "train" / "red" / "0.png")) == 1
+    assert log.count(str(photos / "val" / "blue" / "0.png")) == 1
 
 
 def test_recalibrated_statistics_are_those_of_the_training_images(digits_spec, tmp_path):
@@ -199,12 +271,15 @@ def test_images_too_small_for_the_net_are_refused(digits_spec, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_two_processes_do_not_share_a_run_directory(digits_spec, tmp_path, signal_at):
-    fcntl = pytest.importorskip("fcntl")
-    with (tmp_path / ".lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+def test_two_processes_do_not_share_a_run_directory(digits_spec, tmp_path):
+    pytest.importorskip("fcntl")
+    hold = "import fcntl, sys; f = open(sys.argv[1], 'w'); fcntl.lockf(f, fcntl.LOCK_EX); print(flush=True); input()"
+    command = [sys.executable, "-c", hold, str(tmp_path / ".lock")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        other.stdout.readline()
         with pytest.raises(RunError, match="Another process"):
             resnets.train(digits_spec, run=tmp_path, machine=QUICK, quiet=True)
+        other.communicate("\n")
 
 
 @pytest.mark.slow

@@ -64,6 +64,19 @@ def test_prediction_takes_files_images_arrays_and_tensors(digits_run, tmp_path):
     assert probabilities == sorted(probabilities, reverse=True)
 
 
+def test_a_single_image_is_a_list_of_one(digits_run, tmp_path):
+    net = resnets.load(digits_run)
+    array = open_dataset(Digits(), None).splits["test"].images[0]
+    Image.fromarray(array[:, :, 0]).save(tmp_path / "digit.png")
+    rgb = np.repeat(array, 3, axis=2)
+    for one in (str(tmp_path / "digit.png"), tmp_path / "digit.png", Image.fromarray(rgb), rgb, array):
+        assert len(net.predict(one)) == 1
+    assert len(net.predict(torch.from_numpy(rgb).permute(2, 0, 1))) == 1
+    assert resnets.evaluate(net, data="digits")["images"] == 360
+    with pytest.raises(DataError, match="NoneType"):
+        net.predict(None)
+
+
 def test_prediction_refuses_what_is_no_image(digits_run, tmp_path):
     net = resnets.load(digits_run)
     (tmp_path / "text.jpg").write_text("not an image")
@@ -99,7 +112,9 @@ def test_a_model_folder_and_an_unfinished_run_load_as_well(digits_spec, digits_r
     with pytest.raises(InterruptedRunError):
         resnets.train(digits_spec, run=tmp_path / "half", machine=QUICK, quiet=True)
     disarm()
-    assert resnets.evaluate([tmp_path / "half"], data="digits")["images"] == 360
+    report = resnets.evaluate(tmp_path / "half", data="digits")
+    assert report["images"] == 360
+    assert "not finished: step 5 of 24" in report["notes"][0]
 
 
 def test_a_folder_without_splits_is_evaluated_on_the_images_that_were_held_out(photos, photos_spec, tmp_path):
@@ -146,3 +161,26 @@ def test_a_damaged_model_folder_is_refused(digits_run, damage):
             config.write_text(json.dumps(values))
     with pytest.raises(ModelError):
         resnets.load(digits_run)
+
+
+def test_a_folder_of_test_images_is_scored_whole(photos, photos_spec, tmp_path):
+    resnets.train(photos_spec, data=photos, run=tmp_path / "run", machine=QUICK, quiet=True)
+    report = resnets.evaluate([tmp_path / "run"], data=photos / "val")
+    assert (report["images"], report["split"]) == (15, "test")
+    shutil.copytree(photos / "val", tmp_path / "only" / "test")
+    assert resnets.evaluate([tmp_path / "run"], data=tmp_path / "only")["images"] == 15
+    shutil.rmtree(tmp_path / "only" / "test" / "blue")
+    shutil.rmtree(tmp_path / "only" / "test" / "red")
+    report = resnets.evaluate([tmp_path / "run"], data=tmp_path / "only")
+    assert (report["images"], report["per_class_errors"]["blue"]) == (5, None)
+
+
+def test_a_rotated_photograph_is_upright_as_a_file_and_as_an_image(digits_run, tmp_path):
+    pixels = np.arange(64, dtype=np.uint8).reshape(8, 8) * 4
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(pixels).save(tmp_path / "rotated.png", exif=exif)
+    net = resnets.load(digits_run)
+    with Image.open(tmp_path / "rotated.png") as image:
+        ours, theirs = net.predict([image, tmp_path / "rotated.png"])
+    assert ours == theirs

@@ -48,6 +48,8 @@ class StoredModel:
     classes: tuple[str, ...]
     dataset: DatasetSpec | None = None
     """What it was trained on, split as it was for training; None where that is not known."""
+    fingerprint: str = ""
+    """Digest of the images it was trained on; empty where that is not known."""
     metrics: dict[str, Any]
     """Figures of its last evaluation, and how far it was trained."""
     licence: str = ""
@@ -62,16 +64,21 @@ def save_model(folder: Path, stored: StoredModel) -> None:
     """Write a model folder that is either complete or not there.
 
     An existing folder is replaced.
+
+    Raises:
+        OSError: the folder cannot be written.
     """
     temporary = folder.with_name(f".{folder.name}.tmp-{os.getpid()}")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
         weights = {name: value.detach().cpu().contiguous() for name, value in stored.model.state_dict().items()}
-        save_file(weights, temporary / "model.safetensors", metadata={"format": "pt"})
+        _save_tensors(weights, temporary / "model.safetensors")
         if stored.preprocessor.mean_image is not None:
             mean = torch.from_numpy(stored.preprocessor.mean_image).contiguous()
-            save_file({"mean_image": mean}, temporary / "mean_image.safetensors")
+            _save_tensors({"mean_image": mean}, temporary / "mean_image.safetensors")
+        for file in temporary.iterdir():
+            _sync(file)
         config = {
             "format_version": FORMAT_VERSION,
             "name": stored.name,
@@ -79,10 +86,12 @@ def save_model(folder: Path, stored: StoredModel) -> None:
             "preprocess": io.to_json(stored.preprocessor.spec),
             "classes": list(stored.classes),
             "dataset": None if stored.dataset is None else io.to_json(stored.dataset),
+            "dataset_fingerprint": stored.fingerprint,
             "metrics": stored.metrics,
             "licence": stored.licence,
         }
         (temporary / "config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", "utf-8")
+        _sync(temporary / "config.json")
         if folder.exists():
             shutil.rmtree(folder)
         temporary.rename(folder)
@@ -96,13 +105,14 @@ def load_model(folder: Path) -> StoredModel:
     Raises:
         ModelError: the folder is missing a file, is damaged, or its weights do not fit its spec.
     """
-    config = _read_config(folder / "config.json")
+    config = read_config(folder / "config.json")
     try:
         spec = io.from_json(ModelSpec, config["model"], "model")
         preprocess = io.from_json(Preprocess, config["preprocess"], "preprocess")
         classes = tuple(str(name) for name in config["classes"])
         dataset = config.get("dataset")
         dataset = None if dataset is None else io.from_json(DatasetSpec, dataset, "dataset")
+        fingerprint = str(config.get("dataset_fingerprint", ""))
         metrics, licence = dict(config.get("metrics", {})), str(config.get("licence", ""))
     except SpecError as error:
         raise ModelError(f"{folder / 'config.json'}: {error}") from error
@@ -125,6 +135,7 @@ def load_model(folder: Path) -> StoredModel:
         preprocessor=Preprocessor(preprocess, None if mean is None else mean.numpy()),
         classes=classes,
         dataset=dataset,
+        fingerprint=fingerprint,
         metrics=metrics,
         licence=licence,
     )
@@ -168,7 +179,25 @@ def check_weights(model: nn.Module, weights: Mapping[str, Tensor], message: str)
         )
 
 
-def _read_config(path: Path) -> dict[str, Any]:
+def _save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
+    try:
+        save_file(tensors, path, metadata={"format": "pt"})
+    except SafetensorError as error:  # how the library reports a failed write
+        raise OSError(str(error)) from error
+
+
+def _sync(path: Path) -> None:
+    """Force a written file to the disk, so that a power cut after the rename cannot leave it empty."""
+    with path.open("r+b") as file:
+        os.fsync(file.fileno())
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Return the `config.json` of a model folder.
+
+    Raises:
+        ModelError: it is missing, damaged, or something else.
+    """
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:

@@ -97,8 +97,12 @@ class RunDirectory:
             "the same spec to go on."
         )
 
-    def create(self, spec: TrainSpec) -> None:
-        """Make the folder, and write `config.json` where there is none yet, and `env.json` anew.
+    def create(self, spec: TrainSpec, start: dict[str, Any]) -> None:
+        """Make the folder, write `config.json` where there is none yet, and add a start to `env.json`.
+
+        Args:
+            spec: the run.
+            start: what this start adds to the environment: step, device, threads, processes.
 
         Raises:
             RunError: the folder cannot be written.
@@ -107,9 +111,17 @@ class RunDirectory:
             self.path.mkdir(parents=True, exist_ok=True)
             if not self.config.exists():
                 write_json(self.config, io.to_json(spec))
-            write_json(self.environment, environment())
+            here = environment()
+            write_json(self.environment, here | {"starts": [*self._starts(), start | {"command": here["command"]}]})
         except OSError as error:
             raise _unwritable(self.path, error) from error
+
+    def _starts(self) -> list[Any]:
+        try:
+            starts = json.loads(self.environment.read_text(encoding="utf-8"))["starts"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return []
+        return starts if isinstance(starts, list) else []
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -130,8 +142,9 @@ class RunDirectory:
             raise _unwritable(self.path, error) from error
         with file:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
+                # Not flock: worker processes would inherit it, and outlive a kill of this one by seconds.
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except (BlockingIOError, PermissionError) as error:
                 raise RunError(
                     f"Another process is training in {self.path}; wait for it or choose another --run."
                 ) from error
@@ -177,6 +190,8 @@ def environment() -> dict[str, Any]:
     for package in PACKAGES:
         with suppress(metadata.PackageNotFoundError):
             versions[package] = metadata.version(package)
+    if torch := sys.modules.get("torch"):
+        versions["torch"] = str(torch.__version__)  # with the build (+cpu, +cu132), which the metadata may lack
     return {
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "python": platform.python_version(),

@@ -23,7 +23,7 @@ examples:
 def main(arguments: list[str]) -> int:
     """Run the demonstration."""
     parser = flags.Parser("demo", DESCRIPTION, "[options]", EPILOG)
-    parser.add_argument("--run", metavar="DIR", default="runs/demo", help="where both runs go (default: runs/demo)")
+    parser.add_argument("--run", metavar="DIR", help="where both runs go (default: runs/demo-seedN)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of both runs (default 0)")
     parser.add_argument("--steps", type=int, metavar="N", help="steps of each run (default 500)")
     flags.add_machine(parser)
@@ -31,8 +31,13 @@ def main(arguments: list[str]) -> int:
     given = parser.parse_args(arguments)
     from resnets.studies.demo import run_demo
 
+    shortened = "" if given.steps is None else f"-{given.steps}steps"
     report = run_demo(
-        Path(given.run), seed=given.seed, steps=given.steps, machine=flags.machine(given), quiet=given.json
+        Path(given.run or f"runs/demo-seed{given.seed}{shortened}"),
+        seed=given.seed,
+        steps=given.steps,
+        machine=flags.machine(given),
+        quiet=given.json,
     )
     if given.json:
         print(json.dumps(report, indent=2))

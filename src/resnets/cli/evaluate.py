@@ -77,11 +77,14 @@ def _progress() -> Callable[[int, int], None]:
 
 def _print_report(report: dict[str, Any]) -> None:
     from rich.console import Console
+    from rich.markup import escape
 
     console = Console(highlight=False)
     names = " + ".join(report["models"])
     kind = f"ensemble of {len(report['models'])}: {names}" if len(report["models"]) > 1 else names
-    console.print(f"[bold]{kind}[/] on {report['dataset']}, {report['split']} split, {report['protocol']} crop")
+    console.print(
+        f"[bold]{escape(kind)}[/] on {escape(report['dataset'])}, {report['split']} split, {report['protocol']} crop"
+    )
     top5 = "" if report["top5_error"] is None else f"   top-5 error [bold]{report['top5_error']:.2f} %[/]"
     console.print(f"top-1 error [bold]{report['top1_error']:.2f} %[/]{top5}   on {report['images']:,} images")
     for note in report["notes"]:
@@ -98,6 +101,7 @@ def _print_report(report: dict[str, Any]) -> None:
 
 
 def _class_table(report: dict[str, Any]) -> Any:
+    from rich.markup import escape
     from rich.table import Table
 
     counts = {name: sum(row) for name, row in zip(report["classes"], report["confusion"], strict=True)}
@@ -110,24 +114,25 @@ def _class_table(report: dict[str, Any]) -> Any:
     table.add_column("images", justify="right")
     table.add_column("top-1 error", justify="right")
     for name in tested[:WORST_CLASSES]:
-        table.add_row(name, f"{counts[name]:,}", f"{errors[name]:.2f} %")
+        table.add_row(escape(name), f"{counts[name]:,}", f"{errors[name]:.2f} %")
     untested = [name for name in errors if errors[name] is None]
     for name in untested[:WORST_CLASSES]:
-        table.add_row(name, "0", "-")
+        table.add_row(escape(name), "0", "-")
     return table
 
 
 def _confusion_table(report: dict[str, Any]) -> Any:
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table(title="images by true class (row) and predicted class (column)", title_justify="left", box=None)
     table.add_column("")
     for name in report["classes"]:
-        table.add_column(name[:10], justify="right")
+        table.add_column(escape(name[:10]), justify="right")
     for index, (name, row) in enumerate(zip(report["classes"], report["confusion"], strict=True)):
         cells = [
             f"[bold]{count}[/]" if column == index else (str(count) if count else "[dim]·[/]")
             for column, count in enumerate(row)
         ]
-        table.add_row(name, *cells)
+        table.add_row(escape(name), *cells)
     return table

@@ -47,15 +47,15 @@ def main(arguments: list[str]) -> int:
     if arguments[0] == "--version":
         print(f"resnets {__version__}")
         return 0
+    debug = "--debug" in arguments
+    arguments = [argument for argument in arguments if argument != "--debug"] or ["--help"]
     command, *rest = arguments
     if command not in COMMANDS:
         message = f"There is no command {command!r}.{near_misses(command, COMMANDS)} `resnets --help` lists them."
         print(f"error: {message}", file=sys.stderr)
         return 2
-    debug = "--debug" in rest
-    module = importlib.import_module(f"resnets.cli.{command}")
     try:
-        return module.main([argument for argument in rest if argument != "--debug"])
+        return importlib.import_module(f"resnets.cli.{command}").main(rest)
     except InterruptedRunError as interruption:
         print(interruption, file=sys.stderr)
         return interruption.exit_code

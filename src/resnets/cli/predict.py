@@ -41,6 +41,8 @@ def main(arguments: list[str]) -> int:
 
     files = image_files([Path(image) for image in given.images])
     classifier = api.load(given.model)
+    if classifier.unfinished:
+        print(f"note: {classifier.unfinished}", file=sys.stderr)
     results = zip(files, classifier.predict_each(files, top_k=given.top_k, device=given.device), strict=True)
     entries = (
         (path, {"path": str(path), "error": result.reason})

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import dataclasses
-import io as text_io
 import json
-import re
 import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from resnets.cli import flags
+from resnets.cli.overrides import override
 from resnets.recipes.find import list_recipes, recipe
 from resnets.specs import io
-from resnets.specs.errors import UserError
 from resnets.specs.run import TrainSpec, shorten
 
 if TYPE_CHECKING:
@@ -45,6 +41,8 @@ def main(arguments: list[str]) -> int:
     """Train the recipe that `arguments` name."""
     parser = _parser()
     given, rest = parser.parse_known_args(arguments)
+    if given.run == "":
+        parser.error("--run is empty; name a folder")
     if given.list:
         _print_list(given.json)
         return 0
@@ -99,7 +97,9 @@ def _parser() -> flags.Parser:
 
 
 def _spec(parser: flags.Parser, given: argparse.Namespace, rest: list[str]) -> TrainSpec:
-    if (given.recipe is None) == (given.config is None):
+    if given.recipe is not None and given.config is not None:
+        parser.error("a recipe and --from CONFIG exclude each other")
+    if given.recipe is None and given.config is None:
         parser.error("name one recipe, such as cifar10.resnet20, or --from CONFIG")
     if given.recipe is not None:
         spec = recipe(given.recipe)
@@ -108,48 +108,16 @@ def _spec(parser: flags.Parser, given: argparse.Namespace, rest: list[str]) -> T
     else:
         from resnets.artifacts.run_directory import read_spec
 
-        spec = read_spec(Path(given.config))
+        path = Path(given.config)
+        spec = read_spec(path / "config.json" if path.is_dir() else path)
     if given.fields:
         rest = [*rest, "--help"]
-    spec = _override(spec, rest)
+    spec = override(spec, rest)
     if given.seed is not None:
         spec = dataclasses.replace(spec, seed=given.seed)
     if given.steps is not None:
         spec = shorten(spec, given.steps)
     return spec
-
-
-def _override(spec: TrainSpec, arguments: list[str]) -> TrainSpec:
-    """Return the spec with the fields changed that `arguments` name by their paths."""
-    if not arguments:
-        return spec
-    import tyro
-
-    output, errors = text_io.StringIO(), text_io.StringIO()
-    try:
-        with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
-            changed = tyro.cli(
-                TrainSpec,
-                default=spec,
-                prog="resnets train RECIPE",
-                args=arguments,
-                config=(tyro.conf.CascadeSubcommandArgs,),
-            )
-    except SystemExit as stop:
-        if not stop.code:
-            sys.stdout.write(output.getvalue())
-            raise
-        raise UserError(_tyro_message(output.getvalue() + errors.getvalue(), arguments)) from None
-    return changed
-
-
-def _tyro_message(text: str, arguments: list[str]) -> str:
-    """Return tyro's boxed message as one or two plain lines."""
-    text = re.sub(r"\x1b\[[0-9;]*m", "", text)
-    lines = [line.strip(" │╭╮╰╯─|+") for line in text.splitlines()]
-    lines = [line for line in lines if line and "Parsing error" not in line and "--help" not in line]
-    message = " ".join(lines) or f"The arguments {shlex.join(arguments)} were not understood."
-    return f"{message.rstrip('.')}. `resnets train RECIPE --fields` lists every field."
 
 
 def _is_first_rank() -> bool:
@@ -180,7 +148,7 @@ def _print_result(trained: TrainedRun, as_json: bool) -> None:
     print(f"top-1 error {metrics['top1_error']:.2f} %{top5}, on {metrics['images']:,} images of {split}")
     if metrics["steps"] < metrics["full_steps"]:
         share = metrics["steps"] / metrics["full_steps"]
-        print(f"after {metrics['steps']:,} steps: {share:.0%} of the recipe's {metrics['full_steps']:,}")
+        print(f"after {metrics['steps']:,} steps: {share:.1%} of the recipe's {metrics['full_steps']:,}")
     skipped = len(metrics["skipped"]) + metrics["left_out_in_training"]
     if skipped:
         print(f"{skipped} images could not be read and are in no score; the log names them")

@@ -90,18 +90,40 @@ def open_folder(spec: ImageFolder, root: Path) -> Dataset:
         notes.append(
             "There is no test folder: results are reported on the validation images, which also guide the training."
         )
-    skipped = _drop_unreadable(root, found)
+    _check_readable(root, found)
     return Dataset(
         name=str(root),
         classes=classes,
         splits={split: _file_split(root, files, classes) for split, files in found.items()},
         fingerprint=_fingerprint(found),
         notes=(*notes, *findings.notes()),
-        skipped=tuple(skipped),
     )
 
 
-def _find_splits(root: Path, findings: _Findings) -> dict[str, Files]:
+def open_test_folder(root: Path) -> Dataset:
+    """Return a folder to test on: all its images, whatever its splits; a folder without splits is one, "test".
+
+    Its classes are those that have images in any split; the caller counts labels by the model's.
+
+    Raises:
+        DataError: the folder is missing or empty, or a class of a split has no readable image.
+    """
+    findings = _Findings()
+    found = _find_splits(root, findings, to_train=False)
+    classes = tuple(sorted({name for files in found.values() for name, paths in files.items() if paths}))
+    if not classes:
+        raise DataError(f"{root} has no images. {_expected(root)}")
+    _check_readable(root, found)
+    return Dataset(
+        name=str(root),
+        classes=classes,
+        splits={split: _file_split(root, files, classes) for split, files in found.items() if any(files.values())},
+        fingerprint=_fingerprint(found),
+        notes=tuple(findings.notes()),
+    )
+
+
+def _find_splits(root: Path, findings: _Findings, *, to_train: bool = True) -> dict[str, Files]:
     if not root.is_dir():
         what = "is a file, not a folder" if root.exists() else "does not exist"
         raise DataError(f"{root} {what}. {_expected(root)}")
@@ -117,8 +139,8 @@ def _find_splits(root: Path, findings: _Findings) -> dict[str, Files]:
     findings.no_images += files
     if not chosen:
         _check_unsplit(root, folders, files)
-        return {"train": _find_classes(root, "", folders, findings)}
-    if "train" not in chosen:
+        return {"train" if to_train else "test": _find_classes(root, "", folders, findings)}
+    if to_train and "train" not in chosen:
         raise DataError(f"{root} has {listed(chosen.values())}/ but no train/. {_expected(root)}")
     findings.other_folders += [name for name in folders if name not in split_of]
     found: dict[str, Files] = {}
@@ -279,8 +301,8 @@ def _hold_out(spec: ImageFolder, found: dict[str, Files]) -> list[str]:
     return notes
 
 
-def _drop_unreadable(root: Path, found: dict[str, Files]) -> list[Skipped]:
-    """Remove the images before the first readable one of every split and class, and return them."""
+def _check_readable(root: Path, found: dict[str, Files]) -> None:
+    """Refuse a class of a split without a readable image; single broken files are named when they are met."""
     groups = [(split, name) for split, files in found.items() for name, paths in files.items() if paths]
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # Pillow decodes without holding the interpreter
         failures = list(pool.map(lambda group: _unreadable_at_start(root, found[group[0]][group[1]]), groups))
@@ -291,8 +313,6 @@ def _drop_unreadable(root: Path, found: dict[str, Files]) -> list[Skipped]:
                 f"{root}: no image of the class {name!r} in the {split} split can be read ({len(failed)} tried). "
                 f"{path}: {reason}."
             )
-        del found[split][name][: len(failed)]
-    return [entry for failed in failures for entry in failed]
 
 
 def _unreadable_at_start(root: Path, paths: list[str]) -> list[Skipped]:

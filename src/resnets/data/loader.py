@@ -146,6 +146,10 @@ def to_device(batch: DecodedBatch, preprocessor: Preprocessor, device: torch.dev
     )
 
 
+UNREADABLE_BATCHES = 20
+"""Batches in a row without a readable image after which the data is taken to be gone."""
+
+
 class FileBatches:
     """Endless training batches of a `FileSplit`; see `TrainingBatches`."""
 
@@ -168,6 +172,7 @@ class FileBatches:
         self._channels_last = channels_last
         self._workers = workers
         self._decoded: Generator[DecodedBatch, None, None] | None = None
+        self._unreadable_in_a_row = 0
 
     @property
     def num_images(self) -> int:
@@ -180,7 +185,7 @@ class FileBatches:
         Ends what an earlier call began.
 
         Raises:
-            DataError: No image of a batch can be read.
+            DataError: In many batches in a row no image can be read.
             ResnetsError: A worker process died.
         """
         self.close()
@@ -195,11 +200,12 @@ class FileBatches:
             self._decoded = None
 
     def _batch(self, decoded: DecodedBatch) -> Batch:
-        if not len(decoded.indices):
-            first = decoded.skipped[0]
+        self._unreadable_in_a_row = 0 if len(decoded.indices) else self._unreadable_in_a_row + 1
+        if self._unreadable_in_a_row == UNREADABLE_BATCHES:
+            last = decoded.skipped[0]
             raise DataError(
-                f"none of the {len(decoded.skipped)} images of a training batch can be read; the first is "
-                f"{first.path}: {first.reason}. Check that the data is still there and can be read."
+                f"In {UNREADABLE_BATCHES} training batches in a row no image can be read; the last is {last.path}: "
+                f"{last.reason}. Check that the data is still there and can be read."
             )
         return to_device(decoded, self._preprocessor, self._device, self._channels_last)
 

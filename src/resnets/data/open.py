@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from resnets.data.cifar import find_cifar, open_cifar
 from resnets.data.digits import open_digits
-from resnets.data.folder import open_folder
+from resnets.data.folder import open_folder, open_test_folder
 from resnets.specs.data import Cifar, DatasetSpec, Digits, ImageFolder
 from resnets.specs.errors import DataError, near_misses
 
@@ -37,6 +38,30 @@ def open_dataset(spec: DatasetSpec, root: Path | None = None, *, on_progress: Pr
             if root is None:
                 raise DataError("This recipe trains on a folder of images; give it with --data FOLDER.")
             return open_folder(spec, root)
+
+
+def open_for_testing(spec: DatasetSpec, root: Path | None, trained_on: str) -> Dataset:
+    """Return the dataset of a spec to test a model on.
+
+    A folder of images is divided only if it is the one that the model was trained on, so that no training image is
+    tested on; of any other folder every image counts.
+
+    Args:
+        spec: the dataset, with the fields that it had for training where it is of the same kind.
+        root: as in `open_dataset`.
+        trained_on: fingerprint of the dataset that the model was trained on.
+
+    Raises:
+        DataError: the dataset is missing or damaged.
+    """
+    if not isinstance(spec, ImageFolder) or root is None:
+        return open_dataset(spec, root)
+    if trained_on:
+        with suppress(DataError):  # such as one class only, which can be tested on but not trained
+            dataset = open_folder(spec, root)
+            if dataset.fingerprint == trained_on:
+                return dataset
+    return open_test_folder(root)
 
 
 def dataset_spec_for(data: str, default: DatasetSpec) -> tuple[DatasetSpec, Path | None]:

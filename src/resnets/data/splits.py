@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -62,8 +62,6 @@ class Dataset:
     """Hexadecimal digest that changes when images or labels are added, removed or renamed."""
     notes: tuple[str, ...] = ()
     """What a person should know: a class without test images, stray files, a split that was made."""
-    skipped: tuple[Skipped, ...] = field(default=())
-    """Files that were found unreadable while the dataset was opened; they are in no split."""
 
     def relabelled(self, classes: tuple[str, ...]) -> Dataset:
         """Return the dataset with labels that index `classes`, which hold all of its own."""

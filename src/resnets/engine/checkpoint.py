@@ -52,7 +52,8 @@ def save_checkpoint(folder: Path, step: int, values: dict[str, Any], keep: int =
         ) from error
     if keep:
         for old in checkpoints(folder)[:-keep]:
-            old.unlink()
+            with suppress(OSError):  # one checkpoint too many is no reason to stop
+                old.unlink()
     return path
 
 
@@ -68,11 +69,12 @@ def _write_durably(path: Path, write: Any) -> None:
         with suppress(OSError):
             temporary.unlink()
         raise
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+    if os.name == "posix":  # elsewhere a directory cannot be opened, and need not be
+        directory = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
 
 
 def checkpoints(folder: Path) -> list[Path]:

@@ -12,8 +12,6 @@ import torch
 from resnets.specs.errors import DeviceError
 
 if TYPE_CHECKING:
-    from typing import Literal
-
     from resnets.specs.run import Machine
 
 # Parameters of glibc's mallopt (malloc.h).
@@ -57,7 +55,7 @@ def _check_cuda(name: str, index: int) -> None:
         )
 
 
-def check_precision(precision: Literal["fp32", "bf16", "fp16"], device: torch.device) -> None:
+def check_precision(precision: str, device: torch.device) -> None:
     """Refuse a precision that the device cannot compute in.
 
     Raises:
@@ -79,6 +77,8 @@ def set_up(device: torch.device, machine: Machine) -> None:
         keep_freed_memory()
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = True
+        # "fp32" means fp32: by default cuDNN's convolutions round to the 10 bits of TF32.
+        torch.backends.cudnn.conv.fp32_precision = "ieee"  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def worker_processes(machine: Machine) -> int:

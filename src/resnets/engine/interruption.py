@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a request to save and stop, read by the loop between steps."""
+"""Ctrl-C and SIGTERM: at once while there is nothing to save, then a request that the loop reads between steps."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import signal
 import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
+
+from resnets.specs.errors import InterruptedRunError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,6 +19,8 @@ class Interruption:
 
     def __init__(self) -> None:
         self.signal: int | None = None
+        self.can_save = False
+        """Whether a signal waits until the loop has saved; before that, it ends the process."""
 
     @property
     def requested(self) -> bool:
@@ -29,9 +33,11 @@ class Interruption:
         return 130 if self.signal == signal.SIGINT else 75
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
-        if self.requested and number == signal.SIGINT:
+        if number == signal.SIGINT and (self.requested or not self.can_save):
             raise KeyboardInterrupt  # a second Ctrl-C does not wait for the save
         self.signal = number
+        if not self.can_save:
+            raise InterruptedRunError("Stopped before the first step; there was nothing to save.", self.exit_code)
 
 
 @contextmanager

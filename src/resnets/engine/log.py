@@ -30,8 +30,12 @@ class MetricsLog:
         self._writer = None
         if path is None:
             return
-        cut_after(path, from_step)
-        self._file = path.open("a", encoding="utf-8")
+        self._path = path
+        try:
+            cut_after(path, from_step)
+            self._file = path.open("a", encoding="utf-8")
+        except OSError as error:
+            raise self._failure(error) from error
         if tensorboard is not None and importlib.util.find_spec("tensorboard") is not None:
             from torch.utils.tensorboard import SummaryWriter
 
@@ -46,19 +50,28 @@ class MetricsLog:
             self._file.write(json.dumps({"step": step, "split": split} | finite) + "\n")
             self._file.flush()
         except OSError as error:
-            raise TrainingError(
-                f"{self._file.name} cannot be written: {error.strerror or error}. The checkpoints are intact; make room "
-                "and run the same command again."
-            ) from error
+            raise self._failure(error) from error
         if self._writer is not None:
-            for name, value in finite.items():
-                if isinstance(value, int | float):
-                    self._writer.add_scalar(f"{split}/{name}", value, step)
+            try:
+                for name, value in finite.items():
+                    if isinstance(value, int | float) and not isinstance(value, bool):
+                        self._writer.add_scalar(f"{split}/{name}", value, step)
+            except OSError:  # its copy of the log is not worth the run
+                self._writer = None
 
     def sync(self) -> None:
         """Force what was written to the disk, as before a checkpoint that relies on it."""
         if self._file is not None:
-            os.fsync(self._file.fileno())
+            try:
+                os.fsync(self._file.fileno())
+            except OSError as error:
+                raise self._failure(error) from error
+
+    def _failure(self, error: OSError) -> TrainingError:
+        return TrainingError(
+            f"{self._path} cannot be written: {error.strerror or error}. The checkpoints are intact; make room and run "
+            "the same command again."
+        )
 
     def __enter__(self) -> MetricsLog:
         return self
@@ -70,11 +83,12 @@ class MetricsLog:
             with suppress(OSError):  # of a full disk, which write has reported
                 self._file.close()
         if self._writer is not None:
-            self._writer.close()
+            with suppress(OSError):
+                self._writer.close()
 
 
 def cut_after(path: Path, step: int) -> None:
-    """Drop the lines of `path` after `step`, and a last line that was only half written."""
+    """Drop the lines of `path` after `step`, those about the finished model, and a last one only half written."""
     if not path.exists():
         return
     kept = []
@@ -83,7 +97,7 @@ def cut_after(path: Path, step: int) -> None:
             entry = json.loads(line)
         except json.JSONDecodeError:
             continue
-        if isinstance(entry, dict) and entry.get("step", 0) <= step:
+        if isinstance(entry, dict) and entry.get("step", 0) <= step and "final" not in entry:
             kept.append(line + "\n")
     temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
     temporary.write_text("".join(kept), encoding="utf-8")

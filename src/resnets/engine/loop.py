@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -46,6 +47,10 @@ class Evaluation:
     """More values for the log."""
 
 
+MINUTES_BETWEEN_CHECKPOINTS = 10
+"""A slow run saves at least this often, however many steps are asked for between checkpoints."""
+
+
 class EvaluationStopped(Exception):  # noqa: N818 - a signal to the loop, not an error
     """An evaluation was left because the run was asked to stop."""
 
@@ -83,7 +88,7 @@ def train_loop(run: Run, state: TrainState) -> None:
         TrainingError: the loss is not finite, or a checkpoint could not be written.
     """
     spec = run.spec
-    saved_step = state.step
+    saved_step, saved_at = state.step, time.monotonic()
     clock = _Clock()
     batches = run.batches(state.step)
     run.model.train()
@@ -93,12 +98,15 @@ def train_loop(run: Run, state: TrainState) -> None:
             with suppress(EvaluationStopped):
                 _evaluate(run, state)
             clock.restart()
-        stopping = run.ranks.any(run.interruption.requested)
-        due = state.step % run.machine.checkpoint_every == 0 or state.step == spec.steps or stopping
+        overdue = time.monotonic() - saved_at > MINUTES_BETWEEN_CHECKPOINTS * 60
+        asked = run.ranks.any(run.interruption.requested or overdue)
+        stopping = asked and run.ranks.any(run.interruption.requested)
+        due = state.step % run.machine.checkpoint_every == 0 or state.step == spec.steps or asked
         if due and state.step > saved_step:
             _check_finite(run, state, saved_step, weights=True)
             _save(run, state)
-            saved_step = state.step
+            saved_step, saved_at = state.step, time.monotonic()
+            clock.restart()
         if state.step == spec.steps:
             return
         if stopping:
@@ -172,7 +180,8 @@ def _note_skipped(run: Run, state: TrainState, passes: list[Any]) -> None:
         for path, reason in batch.skipped:
             if path not in state.skipped:
                 state.skipped[path] = reason
-                run.progress.note(f"Left out: {path}: {reason}")
+                run.progress.note(f"Left out of training: {path}: {reason}")
+                run.log.write(state.step, "train", left_out={"path": path, "reason": reason})
 
 
 def _check_finite(run: Run, state: TrainState, saved_step: int, *, weights: bool = False) -> None:
@@ -183,8 +192,8 @@ def _check_finite(run: Run, state: TrainState, saved_step: int, *, weights: bool
     if run.ranks.any(not finite):
         kept = f"the checkpoint of step {saved_step} is intact" if saved_step else "no checkpoint was written yet"
         raise TrainingError(
-            f"The loss is not a finite number at step {state.step}; {kept}. A lower --optimizer.base-lr or a warm-up "
-            f"usually helps (the learning rate was {state.optimizer.param_groups[0]['lr']:g})."
+            f"The loss or a weight is not a finite number at step {state.step}; {kept}. A lower --optimizer.base-lr or a "
+            f"warm-up usually helps (the learning rate was {state.optimizer.param_groups[0]['lr']:g}); give it a new --run."
         )
 
 
@@ -237,13 +246,16 @@ def _save(run: Run, state: TrainState) -> None:
 
 
 class _Clock:
-    """Images per second and the share of time spent waiting for data, over the latest steps."""
+    """Images per second and the share of time spent waiting for data, over the latest 50 steps.
+
+    The first two steps are left out: they start workers, compile, and choose algorithms.
+    """
 
     def __init__(self) -> None:
+        self._steps: deque[tuple[float, float, int]] = deque(maxlen=50)
+        self._left_out = 2
         self._last = time.perf_counter()
         self._waited = 0.0
-        self._seconds_an_image = 0.0
-        self.waiting_share = 0.0
 
     def restart(self) -> None:
         """Leave out the time since the last step."""
@@ -257,14 +269,16 @@ class _Clock:
 
     def count(self, images: int) -> None:
         now = time.perf_counter()
-        elapsed = max(now - self._last, 1e-9)
-        self._last = now
-        # An exponential average over about 50 steps: steady to read, quick to follow a change.
-        weight = 0.02 if self._seconds_an_image else 1.0
-        self._seconds_an_image += weight * (elapsed / images - self._seconds_an_image)
-        self.waiting_share += weight * (min(1.0, self._waited / elapsed) - self.waiting_share)
-        self._waited = 0.0
+        if self._left_out:
+            self._left_out -= 1
+        else:
+            self._steps.append((now - self._last, self._waited, images))
+        self._last, self._waited = now, 0.0
 
     @property
     def images_per_second(self) -> float:
-        return 1 / self._seconds_an_image if self._seconds_an_image else 0.0
+        return sum(images for *_, images in self._steps) / (sum(elapsed for elapsed, *_ in self._steps) or 1.0)
+
+    @property
+    def waiting_share(self) -> float:
+        return sum(waited for _, waited, _ in self._steps) / (sum(elapsed for elapsed, *_ in self._steps) or 1.0)

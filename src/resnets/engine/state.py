@@ -51,6 +51,12 @@ class TrainState:
         """Take over what `state_dict` returned."""
         self.model.load_state_dict(values["model"])
         self.optimizer.load_state_dict(values["optimizer"])
+        for parameter, kept in self.optimizer.state.items():
+            momentum = kept.get("momentum_buffer")
+            if momentum is not None:
+                # The fused update walks memory in storage order: the buffer needs the layout that its weights have
+                # now, which is another one where a run goes on with another --channels-last.
+                kept["momentum_buffer"] = torch.empty_like(parameter).copy_(momentum)
         self.scaler.load_state_dict(values["scaler"])
         self.schedule = ScheduleState.from_state_dict(values["schedule"])
         self.step = values["step"]

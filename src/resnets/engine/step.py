@@ -61,8 +61,12 @@ def train_step(
     rank_batch = spec.global_batch / ranks.world_size
     totals = torch.zeros_like(state.window)
     for number, batch in enumerate(passes, start=1):
-        alone = number < len(passes)
-        with ranks.without_averaging(model) if alone else nullcontext():
+        last = number == len(passes)
+        if not len(batch.labels):
+            if last and ranks.world_size > 1:
+                _take_part(model, batch.images)
+            continue
+        with nullcontext() if last else ranks.without_averaging(model):
             with autocast(spec.precision, ranks.device):
                 logits = model(batch.images)
             loss = functional.cross_entropy(
@@ -73,7 +77,15 @@ def train_step(
         totals[0] += loss.detach()
         totals[1] += errors
         totals[2] += len(batch.labels)
-    state.scaler.step(state.optimizer)
-    state.scaler.update()
+    if ranks.world_size > 1 or any(len(batch.labels) for batch in passes):
+        state.scaler.step(state.optimizer)
+        state.scaler.update()
     state.optimizer.zero_grad(set_to_none=True)
     return totals
+
+
+def _take_part(model: nn.Module, images: Float[Tensor, "0 channels height width"]) -> None:
+    """Run a backward pass that adds nothing: the other ranks wait for this one, whose images are all unreadable."""
+    model.eval()  # or BatchNorm would learn from the image that stands in
+    (model(images.new_zeros(1, *images.shape[1:])).sum() * 0).backward()
+    model.train()

@@ -118,9 +118,7 @@ class ClassificationMeter:
         cells = self._cells.cpu().reshape(count, count + 1)
         images = int(cells.sum())
         if images == 0:
-            raise DataError(
-                "No image was scored: the split has none that can be read. `resnets check-data` names them."
-            )
+            raise DataError("No image was scored: the split has none that can be read.")
         per_class = zip(self.classes, cells.diagonal().tolist(), cells.sum(1).tolist(), strict=True)
         return ClassificationResult(
             images=images,

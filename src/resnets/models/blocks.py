@@ -20,7 +20,6 @@ from resnets.specs.model import ResNetSpec, ZeroPad
 
 
 @runtime_checkable
-@runtime_checkable
 class BlockFactory(Protocol):
     """What a net calls to make each of its blocks: a block class of this module, or one of your own."""
 

@@ -16,6 +16,8 @@ def initialise(model: nn.Module) -> None:
     The last scale of a block is not set to 0, a later habit that would make residual and plain nets start from
     different functions for a reason that is not the shortcut.
     """
+    if any(parameter.is_meta for parameter in model.parameters()):
+        return  # there are no values to draw, and torch would import its compiler to draw none
     for module in model.modules():
         match module:
             case nn.Conv2d():

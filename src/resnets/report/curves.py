@@ -54,7 +54,7 @@ def curves_from_metrics(run_directory: Path, label: str) -> list[Curve]:
             entry = json.loads(line)
         except json.JSONDecodeError:
             continue  # the last line of a run that is being written
-        if "top1_error" in entry:
+        if "top1_error" in entry and "final" not in entry:
             points[entry["split"]].append((entry["step"], entry["top1_error"]))
     kinds: tuple[Literal["train", "validation", "test"], ...] = ("train", "validation", "test")
     curves = [

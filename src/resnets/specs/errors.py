@@ -46,10 +46,6 @@ class DeviceError(UserError):
     """The device that was asked for cannot do the work."""
 
 
-class MissingDependencyError(UserError):
-    """An optional dependency is not installed."""
-
-
 class TrainingError(ResnetsError):
     """Training cannot go on: the loss is not finite, or the disk is full. What was saved stays usable."""
 

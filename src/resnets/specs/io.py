@@ -16,8 +16,6 @@ from typing import Any, Literal, TypeVar, overload
 
 from resnets.specs.errors import SpecError, near_misses
 
-SCHEMA_VERSION = 1
-
 T = TypeVar("T")
 
 

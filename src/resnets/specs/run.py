@@ -82,20 +82,16 @@ class TrainSpec:
         if not isinstance(self.dataset, ImageFolder) and not isinstance(self.augment, PadCrop):
             raise SpecError("augment: digits and CIFAR images are augmented by augment:pad-crop.")
 
-    @property
-    def share(self) -> float:
-        """Share of the recipe's full length, 1 where it is not shortened."""
-        return self.steps / self.full_steps
-
 
 def shorten(spec: TrainSpec, steps: int) -> TrainSpec:
     """Return `spec` with `steps` steps and everything that is counted in steps scaled to the same shape.
 
-    Milestones, warm-up steps and the interval of evaluations scale with the length; `full_steps` stays, so
-    that the run is marked as shortened wherever it is shown.
+    Milestones, warm-up steps and the interval of evaluations (down to 20 steps) scale with the length; `full_steps` stays, so
+    that the run is marked as shortened wherever it is shown. In a run of few steps, milestones that fall on the
+    same one are one.
 
     Raises:
-        SpecError: `steps` is below 1, or too few to tell the schedule's milestones apart.
+        SpecError: `steps` is below 1.
     """
     if steps < 1:
         raise SpecError(f"--steps is {steps}; it is at least 1.")
@@ -112,13 +108,14 @@ def shorten(spec: TrainSpec, steps: int) -> TrainSpec:
     if isinstance(warmup, LinearWarmup):
         warmup = dataclasses.replace(warmup, steps=scaled(warmup.steps))
     elif isinstance(warmup, ErrorWarmup):
-        warmup = dataclasses.replace(warmup, window_steps=min(warmup.window_steps, scaled(spec.steps)))
+        warmup = dataclasses.replace(warmup, window_steps=scaled(warmup.window_steps))
     return dataclasses.replace(
         spec,
         steps=steps,
         schedule=schedule,
         warmup=warmup,
-        evaluate_every_steps=scaled(spec.evaluate_every_steps),
+        # A test set can cost as much as many steps: a short run would do little but evaluate.
+        evaluate_every_steps=max(scaled(spec.evaluate_every_steps), min(20, spec.evaluate_every_steps)),
     )
 
 

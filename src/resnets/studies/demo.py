@@ -58,7 +58,9 @@ def run_demo(
         spec = _spec(f"digits.{family}{DEPTH}", seed, steps)
         run = folder / kind
         say(f"\n{kind}")
-        api.train(spec, run=run, machine=machine, command="resnets demo", quiet=quiet)
+        trained = api.train(spec, run=run, machine=machine, command="resnets demo", quiet=quiet)
+        if trained.was_finished:
+            say(f"already trained: {run}")
         report[kind] = {
             f"{split}_error": api.evaluate([run], data="digits", split=split, machine=machine)["top1_error"]
             for split in ("train", "test")
@@ -70,7 +72,10 @@ def run_demo(
         for curve in curves_from_metrics(folder / kind, label)
     ]
     picture = folder / "curves.png"
-    draw_error_curves(curves, picture, title="Handwritten digits")
+    try:
+        draw_error_curves(curves, picture, title="Handwritten digits")
+    except OSError as error:
+        raise RunError(f"{picture} cannot be written: {error.strerror or error}.") from error
     if not quiet:
         print(f"\n{plot_in_terminal(curves, width=_terminal_width())}\n")
         _print_predictions(folder)

@@ -47,14 +47,17 @@ def _from_checkpoint(path: Path) -> StoredModel:
         spec = io.from_json(TrainSpec, json.loads(values["spec"]))
         preprocess = io.from_json(Preprocess, json.loads(values["preprocess"]))
         mean, classes, weights = values["mean_image"], tuple(values["classes"]), values["model"]
-        metrics: dict[str, Any] = {"steps": values["step"], "full_steps": spec.full_steps, "recipe": spec.recipe}
-    except (KeyError, TypeError, ValueError, SpecError) as error:
+        mean = None if mean is None else mean.numpy()
+        fingerprint = str(values["fingerprint"])
+        metrics: dict[str, Any] = {"steps": values["step"], "of": spec.steps, "finished": False, "recipe": spec.recipe}
+    except (KeyError, TypeError, ValueError, AttributeError, SpecError) as error:
         raise ModelError(f"{path} lacks or garbles {error}; it is not a checkpoint of this version.") from error
     return StoredModel(
         model=build_with_weights(spec.model, weights, str(path)),
         spec=spec.model,
-        preprocessor=Preprocessor(preprocess, None if mean is None else mean.numpy()),
+        preprocessor=Preprocessor(preprocess, mean),
         classes=classes,
         dataset=spec.dataset,
+        fingerprint=fingerprint,
         metrics=metrics,
     )

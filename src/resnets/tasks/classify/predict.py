@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 from resnets.specs.errors import DataError, ImageError
 
@@ -100,7 +100,8 @@ def _pixels(preprocessor: Preprocessor, image: Any) -> np.ndarray | Unreadable:
     if isinstance(image, torch.Tensor):
         image = _array(image)
     if isinstance(image, np.ndarray):
-        if image.dtype != np.uint8 or image.ndim not in (2, 3):
+        grayscale_or_rgb = image.ndim == 2 or (image.ndim == 3 and image.shape[-1] in (1, 3))
+        if image.dtype != np.uint8 or not grayscale_or_rgb or not image.size:
             raise DataError(
                 f"An array of type {image.dtype} and shape {image.shape} is no image; give uint8 values 0..255 of "
                 "shape (height, width) or (height, width, 3)."
@@ -108,7 +109,14 @@ def _pixels(preprocessor: Preprocessor, image: Any) -> np.ndarray | Unreadable:
         image = Image.fromarray(image[..., 0] if image.ndim == 3 and image.shape[-1] == 1 else image)
     if not isinstance(image, Image.Image):
         raise DataError(f"{type(image).__name__} is no image; give a path, a PIL image, an array or a tensor.")
-    return preprocessor.pixels(image)
+    return preprocessor.pixels(ImageOps.exif_transpose(image))
+
+
+def is_one_image(source: Any) -> bool:
+    """Return whether an iterable object is itself an image: a PIL image, an array of pixels, or a tensor of 3 axes."""
+    if isinstance(source, torch.Tensor):
+        return source.ndim == 3
+    return isinstance(source, Image.Image) or (isinstance(source, np.ndarray) and source.ndim in (2, 3))
 
 
 def _array(image: torch.Tensor) -> np.ndarray:
@@ -124,22 +132,14 @@ def _array(image: torch.Tensor) -> np.ndarray:
 
 
 def image_files(paths: Sequence[Path]) -> list[Path]:
-    """Return the files that `paths` name, folders replaced by the images in them, sorted.
+    """Return `paths` with folders replaced by the images in them, sorted.
 
-    Raises:
-        DataError: a path does not exist, or a folder holds no image.
+    What does not exist, or is a folder without images, stays: it is named as unreadable where it is read.
     """
     from resnets.data.folder import is_image_name
 
     files: list[Path] = []
     for path in paths:
-        if not path.exists():
-            raise DataError(f"{path} does not exist.")
-        if not path.is_dir():
-            files.append(path)
-            continue
-        inside = sorted(file for file in path.rglob("*") if file.is_file() and is_image_name(file.name))
-        if not inside:
-            raise DataError(f"{path} holds no image file.")
-        files += inside
+        inside = path.rglob("*") if path.is_dir() else ()
+        files += sorted(file for file in inside if file.is_file() and is_image_name(file.name)) or [path]
     return files

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from resnets.artifacts.model_folder import StoredModel, check_weights, save_model
+from resnets.artifacts.model_folder import StoredModel, check_weights, load_model, save_model
 from resnets.artifacts.run_directory import RunDirectory
 from resnets.data.batches import training_batches
 from resnets.data.open import open_dataset
@@ -33,7 +33,9 @@ from resnets.engine.state import TrainState
 from resnets.models.build import build
 from resnets.specs import io
 from resnets.specs.catalogue import model_name
-from resnets.specs.errors import InterruptedRunError, ModelError, SpecError, TrainingError
+from resnets.specs.data import ImageFolder
+from resnets.specs.errors import InterruptedRunError, ModelError, RunError, SpecError, TrainingError
+from resnets.specs.optim import Plateau
 from resnets.tasks.classify.evaluate import EvaluationReport, choose_split, evaluate_model
 
 if TYPE_CHECKING:
@@ -111,10 +113,13 @@ def train(
         TrainingError: training cannot go on; what was saved stays usable.
         InterruptedRunError: Ctrl-C or SIGTERM; the state is saved.
     """
+    if root is not None and isinstance(spec.dataset, ImageFolder) and run.resolve().is_relative_to(root.resolve()):
+        raise RunError(f"--run {run} lies in the folder of images, {root}; put it beside them.")
     device = choose_device(machine.device)
     check_precision(spec.precision, device)
     set_up(device, machine)
     with ExitStack() as stack:
+        interruption = stack.enter_context(listen())
         ranks = stack.enter_context(distributed(device))
         parts = _prepare(spec, root, RunDirectory(run), machine, ranks, command)
         stack.callback(parts.batches.close)
@@ -122,7 +127,7 @@ def train(
             return _finished(parts)
         if ranks.is_first:
             stack.enter_context(parts.directory.locked())
-        return _train(parts, quiet or not ranks.is_first)
+        return _train(parts, interruption, quiet or not ranks.is_first)
 
 
 def _prepare(
@@ -133,7 +138,12 @@ def _prepare(
     with ranks.first_goes_ahead():
         dataset = open_dataset(spec.dataset, root)
     preprocessor = preprocess_for(spec.dataset, dataset.splits["train"])
-    spec = _fit_to_data(spec, dataset, preprocessor)
+    spec = _fit_to_data(spec, dataset, preprocessor, ranks.world_size)
+    if isinstance(spec.schedule, Plateau) and "validation" not in dataset.splits:
+        raise SpecError(
+            "schedule:plateau follows the validation error, and this dataset has no validation split; hold one out "
+            "(--dataset.validation-images 5000 for CIFAR)."
+        )
     directory.check_same(spec)
     channels_last = use_channels_last(ranks.device, machine)
     workers = worker_processes(machine)
@@ -164,35 +174,40 @@ def _prepare(
     )
 
 
-def _fit_to_data(spec: TrainSpec, dataset: Dataset, preprocessor: Preprocessor) -> TrainSpec:
+def _fit_to_data(spec: TrainSpec, dataset: Dataset, preprocessor: Preprocessor, world_size: int) -> TrainSpec:
     """Return the spec whose model has the classes and channels of the data.
 
     Raises:
-        SpecError: images of this size are too small for the net.
+        SpecError: images of this size, or so few in a pass, are too small for the net.
     """
     fields: dict[str, Any] = {"num_classes": len(dataset.classes), "in_channels": preprocessor.spec.channels}
     spec = dataclasses.replace(spec, model=dataclasses.replace(spec.model, **fields))
     side = preprocessor.spec.crop_px
+    images = spec.global_batch // (world_size * spec.accumulation)
     try:
         with torch.device("meta"):
-            build(spec.model).eval()(torch.empty(1, preprocessor.spec.channels, side, side))
-    except RuntimeError as error:
-        raise SpecError(f"{model_name(spec.model)} cannot take images of {side} x {side} pixels: {error}") from error
+            build(spec.model).train()(torch.empty(images, preprocessor.spec.channels, side, side))
+    except (RuntimeError, ValueError) as error:
+        raise SpecError(
+            f"{model_name(spec.model)} cannot train on passes of {images} images of {side} x {side} pixels: {error}"
+        ) from error
     return spec
 
 
-def _train(parts: _Parts, quiet: bool) -> TrainedRun:
+def _train(parts: _Parts, interruption: Interruption, quiet: bool) -> TrainedRun:
     spec, ranks, directory = parts.spec, parts.ranks, parts.directory
     state = _initial_state(parts)
     resumed = _resume(parts, state)
     if ranks.is_first:
-        directory.create(spec)
+        directory.create(spec, _start(parts, state.step))
     log = MetricsLog(
         directory.metrics if ranks.is_first else None, from_step=state.step, tensorboard=directory.tensorboard
     )
     model = _fast_model(parts, state.model)
     progress = Progress(total_steps=spec.steps, first_step=state.step, quiet=quiet)
-    with log, progress, listen() as interruption:
+    named: set[str] = set()
+    interruption.can_save = True
+    with log, progress:
         for line in _opening_lines(parts, state, resumed):
             progress.note(line)
         run = Run(
@@ -201,7 +216,7 @@ def _train(parts: _Parts, quiet: bool) -> TrainedRun:
             ranks=ranks,
             model=model,
             batches=parts.training_batches,
-            evaluate=lambda should_stop: _evaluate(parts, state.model, should_stop),
+            evaluate=lambda should_stop: _evaluate(parts, state.model, should_stop, progress, named),
             images_an_epoch=parts.batches.num_images,
             checkpoint_folder=directory.checkpoints,
             checkpoint_extra=_checkpoint_extra(parts),
@@ -213,6 +228,17 @@ def _train(parts: _Parts, quiet: bool) -> TrainedRun:
         train_loop(run, state)
         metrics = _finish(parts, state, log, interruption)
     return TrainedRun(path=directory.path, spec=spec, metrics=metrics, was_finished=False)
+
+
+def _start(parts: _Parts, step: int) -> dict[str, Any]:
+    """Return the facts of this start that bitwise resume depends on."""
+    return {
+        "step": step,
+        "device": str(parts.ranks.device),
+        "processes": parts.ranks.world_size,
+        "threads": torch.get_num_threads(),
+        "machine": io.to_json(parts.machine),
+    }
 
 
 def _initial_state(parts: _Parts) -> TrainState:
@@ -289,23 +315,32 @@ def _opening_lines(parts: _Parts, state: TrainState, resumed: bool) -> Iterator[
     if spec.steps < spec.full_steps:
         yield f"Shortened: {spec.steps:,} of the recipe's {spec.full_steps:,} steps, schedule scaled to the same shape"
     yield from dataset.notes
-    for skipped in dataset.skipped:
-        yield f"Left out: {skipped.path}: {skipped.reason}"
     if resumed:
         yield f"Going on from step {state.step:,} of {spec.steps:,}"
 
 
-def _evaluate(parts: _Parts, model: torch.nn.Module, should_stop: Callable[[], bool]) -> Evaluation | None:
+def _evaluate(
+    parts: _Parts, model: torch.nn.Module, should_stop: Callable[[], bool], progress: Progress, named: set[str]
+) -> Evaluation | None:
+    """Evaluate while training goes on; unreadable images are named once, and are in `named` afterwards."""
     split = "validation" if "validation" in parts.dataset.splits else "test"
     if split not in parts.dataset.splits:
         return None
     report = parts.evaluate(model, split, should_stop)
     result = report.result
+    for path, reason in report.skipped:
+        if path not in named:
+            named.add(path)
+            progress.note(f"Left out of every score: {path}: {reason}")
     return Evaluation(
         split=split,
         loss=result.loss,
         top1_error=result.top1_error,
-        values={"top5_error": result.top5_error, "images": result.images, "skipped": len(report.skipped)},
+        values={
+            "top5_error": result.top5_error,
+            "images": result.images,
+            "skipped": [entry.path for entry in report.skipped],
+        },
     )
 
 
@@ -342,7 +377,7 @@ def _finish(parts: _Parts, state: TrainState, log: MetricsLog, interruption: Int
         "full_steps": spec.full_steps,
         "batch_norm_recalibrated": recalibration > 0,
     }
-    log.write(state.step, f"final {split}", loss=result.loss, top1_error=result.top1_error, images=result.images)
+    log.write(state.step, split, final=True, loss=result.loss, top1_error=result.top1_error, images=result.images)
     if ranks.is_first:
         stored = StoredModel(
             model=state.model,
@@ -350,6 +385,7 @@ def _finish(parts: _Parts, state: TrainState, log: MetricsLog, interruption: Int
             preprocessor=parts.preprocessor,
             classes=parts.dataset.classes,
             dataset=spec.dataset,
+            fingerprint=parts.dataset.fingerprint,
             metrics=metrics,
         )
         try:
@@ -363,5 +399,10 @@ def _finish(parts: _Parts, state: TrainState, log: MetricsLog, interruption: Int
 
 
 def _finished(parts: _Parts) -> TrainedRun:
-    config = json.loads((parts.directory.model / "config.json").read_text(encoding="utf-8"))
-    return TrainedRun(path=parts.directory.path, spec=parts.spec, metrics=config["metrics"], was_finished=True)
+    try:
+        stored = load_model(parts.directory.model)
+    except ModelError as error:
+        raise ModelError(
+            f"{error} Delete {parts.directory.model} and run again: it is made anew from the last checkpoint."
+        ) from error
+    return TrainedRun(path=parts.directory.path, spec=parts.spec, metrics=stored.metrics, was_finished=True)

@@ -1,0 +1,92 @@
+"""Fields of a run changed from the command line, by their paths: `--optimizer.base-lr 0.05 schedule:cosine`."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import re
+import shlex
+import sys
+import types
+import typing
+from typing import TYPE_CHECKING, Any
+
+from resnets.specs.errors import UserError, near_misses
+from resnets.specs.run import TrainSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+HINT = "`resnets train RECIPE --fields` lists every field."
+
+
+def override(spec: TrainSpec, arguments: list[str]) -> TrainSpec:
+    """Return the spec with the fields changed that `arguments` name.
+
+    Raises:
+        UserError: there is no such field or choice, or it cannot have the value.
+    """
+    if not arguments:
+        return spec
+    if arguments[-1] != "--help":
+        _check_names(type(spec), spec, arguments)
+    import tyro
+
+    output, errors = io.StringIO(), io.StringIO()
+    try:
+        with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
+            return tyro.cli(
+                TrainSpec,
+                default=spec,
+                prog="resnets train RECIPE",
+                args=arguments,
+                config=(tyro.conf.CascadeSubcommandArgs,),
+            )
+    except SystemExit as stop:
+        if not stop.code:
+            sys.stdout.write(output.getvalue())
+            raise
+        raise UserError(_plain(output.getvalue() + errors.getvalue(), arguments)) from None
+
+
+def _check_names(kind: type, spec: TrainSpec, arguments: list[str]) -> None:
+    """Refuse names that no field or choice has, with the nearest that there is."""
+    paths, choices = set[str](), set[str]()
+    for name, is_choice in _names(kind, spec):
+        (choices if is_choice else paths).add(name)
+    for argument in arguments:
+        if argument.startswith("--"):
+            name = argument[2:].partition("=")[0].replace("_", "-")
+            if name not in paths and re.sub(r"(^|\.)no-", r"\1", name) not in paths:
+                near = near_misses(f"--{name}", [f"--{path}" for path in paths], limit=2)
+                raise UserError(f"There is no field or flag {argument.partition('=')[0]}.{near} {HINT}")
+        elif re.fullmatch(r"[a-z.-]+:[\w-]+", argument) and argument not in choices:
+            field = argument.partition(":")[0]
+            known = sorted(choice for choice in choices if choice.startswith(f"{field}:"))
+            if known:
+                raise UserError(f"There is no choice {argument}; it is one of {', '.join(known)}.")
+
+
+def _names(kind: Any, value: Any, prefix: str = "") -> Iterator[tuple[str, bool]]:
+    """Yield the path of every field below a spec class, and every choice `path:kind` of a union."""
+    hints = typing.get_type_hints(kind)
+    for field in dataclasses.fields(kind):
+        path = prefix + field.name.replace("_", "-")
+        hint = hints[field.name]
+        members = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+        yield path, False
+        for member in {*members, type(getattr(value, field.name, None))}:
+            if dataclasses.is_dataclass(member):
+                yield from _names(member, getattr(value, field.name, None), f"{path}.")
+                yield f"{path}:{re.sub('(?<=[a-z])(?=[A-Z])', '-', member.__name__).lower()}", True
+
+
+def _plain(text: str, arguments: list[str]) -> str:
+    """Return tyro's boxed message as one or two plain lines."""
+    text = re.sub(r"\x1b\[[0-9;]*m|[│╭╮╰╯]|[─-]{4,}", " ", text)
+    lines = [line.strip() for line in text.splitlines()]
+    lines = [line for line in lines if line and not re.match(r"(Parsing|Value) error|.*--help|usage:", line)]
+    message = " ".join(lines)
+    message = re.sub(r"^Error parsing [\w.-]+: (?=[a-z])", "", message)
+    return f"{message.rstrip('.') or f'{shlex.join(arguments)} was not understood'}. {HINT}"
