@@ -77,7 +77,7 @@ def _names(kind: Any, value: Any, prefix: str = "") -> Iterator[tuple[str, bool]
         members = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
         yield path, False
         for member in {*members, type(getattr(value, field.name, None))}:
-            if dataclasses.is_dataclass(member):
+            if isinstance(member, type) and dataclasses.is_dataclass(member):
                 yield from _names(member, getattr(value, field.name, None), f"{path}.")
                 yield f"{path}:{re.sub('(?<=[a-z])(?=[A-Z])', '-', member.__name__).lower()}", True
 

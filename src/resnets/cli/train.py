@@ -99,17 +99,17 @@ def _parser() -> flags.Parser:
 def _spec(parser: flags.Parser, given: argparse.Namespace, rest: list[str]) -> TrainSpec:
     if given.recipe is not None and given.config is not None:
         parser.error("a recipe and --from CONFIG exclude each other")
-    if given.recipe is None and given.config is None:
-        parser.error("name one recipe, such as cifar10.resnet20, or --from CONFIG")
     if given.recipe is not None:
         spec = recipe(given.recipe)
         if ":" in given.recipe and not spec.recipe:
             spec = dataclasses.replace(spec, recipe=given.recipe)
-    else:
+    elif given.config is not None:
         from resnets.artifacts.run_directory import read_spec
 
         path = Path(given.config)
         spec = read_spec(path / "config.json" if path.is_dir() else path)
+    else:
+        parser.error("name one recipe, such as cifar10.resnet20, or --from CONFIG")
     if given.fields:
         rest = [*rest, "--help"]
     spec = override(spec, rest)
