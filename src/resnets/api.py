@@ -159,7 +159,7 @@ class Classifier:
         """Class names, in the order of the logits."""
         return self.stored.classes
 
-    def predict(self, images: Iterable[Any], *, top_k: int = 5, device: str = "cpu") -> list[list[Prediction]]:
+    def predict(self, images: Any, *, top_k: int = 5, device: str = "cpu") -> list[list[Prediction]]:
         """Return the `top_k` most probable classes of each image, the best first.
 
         Args:
@@ -179,7 +179,7 @@ class Classifier:
         return results
 
     def predict_each(
-        self, images: Iterable[Any], *, top_k: int = 5, device: str = "cpu"
+        self, images: Any, *, top_k: int = 5, device: str = "cpu"
     ) -> Iterator[list[Prediction] | Unreadable]:
         """Yield what `predict` returns, image by image, with `Unreadable` in the place of a broken one."""
         if top_k < 1:
