@@ -151,5 +151,5 @@ def _print_result(trained: TrainedRun, as_json: bool) -> None:
         print(f"after {metrics['steps']:,} steps: {share:.1%} of the recipe's {metrics['full_steps']:,}")
     skipped = len(metrics["skipped"]) + metrics["left_out_in_training"]
     if skipped:
-        print(f"{skipped} images could not be read and are in no score; the log names them")
+        print(f"{skipped} images could not be read and are in no score; metrics.jsonl names them")
     print(f"model {trained.path / 'model'}")

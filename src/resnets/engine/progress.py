@@ -146,7 +146,7 @@ class Progress:
             f"loss {self._loss:.3f}",
             f"training error {self._error:.1f} %",
             self._evaluation,
-            f"lr {self._lr:g}",
+            f"lr {self._lr:.3g}",
             f"{self._images_per_second:,.0f} images/s",
             f"waiting for data {100 * self._waiting_share:.0f} %",
         ]

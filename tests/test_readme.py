@@ -1,0 +1,62 @@
+"""The README's commands exist and its Python runs to the point where it would need the reader's photographs."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from resnets.cli.main import COMMANDS, main
+
+README = Path(__file__).parents[1] / "README.md"
+LINES = [
+    shlex.split(line, comments=True)
+    for block in re.findall(r"```sh\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    for line in block.splitlines()
+]
+RESNETS = [line[1:] for line in LINES if line[:1] == ["resnets"]]
+
+
+def test_there_are_commands_to_check():
+    assert {line[0] for line in RESNETS} == set(COMMANDS) - {"demo"}
+
+
+@pytest.mark.parametrize("arguments", [line for line in RESNETS if line[0] == "train"], ids=shlex.join)
+def test_every_training_command_resolves(arguments, capsys):
+    extra = [] if "--list" in arguments else ["--print-config"]
+    assert main([*arguments, *extra]) == 0
+    assert capsys.readouterr().out
+
+
+@pytest.mark.parametrize("arguments", [line for line in RESNETS if line[0] == "describe"], ids=shlex.join)
+def test_every_describe_command_prints(arguments, capsys):
+    assert main(arguments) == 0
+    assert capsys.readouterr().out
+
+
+@pytest.mark.parametrize("arguments", [line for line in RESNETS if line[0] in ("evaluate", "predict")], ids=shlex.join)
+def test_every_other_command_gets_as_far_as_the_missing_run(arguments, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    assert "There is no model at runs/folder.scratch-seed0" in capsys.readouterr().err
+
+
+def test_make_targets_exist():
+    makefile = (README.parent / "Makefile").read_text(encoding="utf-8")
+    for line in LINES:
+        if line[:1] == ["make"]:
+            assert f"\n{line[1]}:" in makefile
+
+
+def test_the_python_example_is_the_public_interface():
+    import resnets
+
+    (example,) = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    compile(example, "README.md", "exec")
+    for name in set(re.findall(r"resnets\.(\w+)", example)):
+        assert callable(getattr(resnets, name))
+
+
+def test_every_link_leads_somewhere():
+    for target in re.findall(r"\]\(([^)#:]+)\)", README.read_text(encoding="utf-8")):
+        assert (README.parent / target).exists(), target
