@@ -79,7 +79,7 @@ def _print_report(report: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.markup import escape
 
-    console = Console(highlight=False)
+    console = Console(highlight=False, soft_wrap=True)
     names = " + ".join(report["models"])
     kind = f"ensemble of {len(report['models'])}: {names}" if len(report["models"]) > 1 else names
     console.print(
@@ -95,8 +95,12 @@ def _print_report(report: dict[str, Any]) -> None:
             console.print(f"  {entry['path']}: {entry['reason']}", markup=False)
         if len(report["skipped"]) > 10:
             console.print(f"  and {len(report['skipped']) - 10} more (--json names all)")
+    tested = sum(error is not None for error in report["per_class_errors"].values())
+    worst = f"the {WORST_CLASSES} classes with the highest error, of {tested}"
+    console.print(f"\n{worst if tested > WORST_CLASSES else 'error of each class'}")
     console.print(_class_table(report))
     if len(report["classes"]) <= CONFUSION_CLASSES:
+        console.print("\nimages by true class (row) and predicted class (column)")
         console.print(_confusion_table(report))
 
 
@@ -107,9 +111,7 @@ def _class_table(report: dict[str, Any]) -> Any:
     counts = {name: sum(row) for name, row in zip(report["classes"], report["confusion"], strict=True)}
     errors = report["per_class_errors"]
     tested = sorted((name for name in errors if errors[name] is not None), key=lambda name: -errors[name])
-    more = len(tested) > WORST_CLASSES
-    title = f"the {WORST_CLASSES} classes with the highest error, of {len(tested)}" if more else "error of each class"
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
     table.add_column("class")
     table.add_column("images", justify="right")
     table.add_column("top-1 error", justify="right")
@@ -125,7 +127,7 @@ def _confusion_table(report: dict[str, Any]) -> Any:
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table(title="images by true class (row) and predicted class (column)", title_justify="left", box=None)
+    table = Table(box=None, pad_edge=False)
     table.add_column("")
     for name in report["classes"]:
         table.add_column(escape(name[:10]), justify="right")
