@@ -49,6 +49,11 @@ def test_a_recipe_and_a_block_of_ones_own_train_and_resume(tmp_path):
         assert json.loads(done.stdout)["was_finished"] is finished
     config = json.loads((tmp_path / "runs" / "myruns.scaled-seed0" / "config.json").read_text())
     assert config["model"]["kind"] == "myruns:ScaledNet"
+    use = [*command[:3], "evaluate", "runs/myruns.scaled-seed0", "--data", "digits", "--json"]
+    for extra, code in ((["--import", "myruns"], 0), ([], 2), (["--import", "nowhere"], 2)):
+        done = subprocess.run([*use, *extra], cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert done.returncode == code, done.stderr
+        assert "Traceback" not in done.stderr
     changed = [*command[:4], "myruns:scaled", "--print-config", "--optimizer.base-lr", "0.2"]
     done = subprocess.run(changed, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -37,8 +37,10 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--precision", choices=("fp32", "bf16", "fp16"), default="fp32", help="default: fp32")
     flags.add_data(parser)
     flags.add_machine(parser)
+    flags.add_import(parser)
     flags.add_json(parser)
     given = parser.parse_args(arguments)
+    flags.import_modules(given)
     if given.data is None:
         raise UserError("Name the images to evaluate on: --data digits, cifar10, cifar100 or a folder.")
     from resnets import api

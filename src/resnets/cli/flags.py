@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 from typing import TYPE_CHECKING, NoReturn
 
 from resnets.specs.errors import UserError
@@ -53,6 +54,31 @@ def machine(arguments: argparse.Namespace) -> Machine:
 
     names = ("device", "workers", "threads", "channels_last", "compile", "checkpoint_every", "keep_checkpoints")
     return Machine(**{name: getattr(arguments, name) for name in names if hasattr(arguments, name)})
+
+
+def add_import(parser: argparse.ArgumentParser) -> None:
+    """Add --import, for models whose spec is a class of the user's own."""
+    parser.add_argument(
+        "--import",
+        dest="modules",
+        action="append",
+        default=[],
+        metavar="MODULE",
+        help="import a module of your own that defines the model; a model file never makes us import code",
+    )
+
+
+def import_modules(arguments: argparse.Namespace) -> None:
+    """Import what --import names.
+
+    Raises:
+        UserError: there is no such module.
+    """
+    for name in arguments.modules:
+        try:
+            importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            raise UserError(f"--import {name}: {error}. Start from the folder that holds it.") from error
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from pathlib import Path
 
 from resnets import __version__
 from resnets.specs.errors import InterruptedRunError, ResnetsError, near_misses
@@ -76,5 +77,6 @@ def main(arguments: list[str]) -> int:
 
 
 def entry() -> None:
-    """Start the command line."""
+    """Start the command line; modules of the user's own are found in the current folder too, behind all others."""
+    sys.path.append(str(Path.cwd()))
     sys.exit(main(sys.argv[1:]))

@@ -32,8 +32,10 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="image file, or folder of them")
     parser.add_argument("--top-k", type=int, default=5, metavar="K", help="classes an image (default 5)")
     parser.add_argument("--device", default="cpu", help="cpu (default), cuda, cuda:N, mps or auto")
+    flags.add_import(parser)
     flags.add_json(parser)
     given = parser.parse_args(arguments)
+    flags.import_modules(given)
     if given.top_k < 1:
         raise UserError(f"--top-k is {given.top_k}; it is at least 1.")
     from resnets import api

@@ -111,7 +111,7 @@ def _outside(tag: str, path: str) -> type:
     module, _, name = tag.partition(":")
     kind = getattr(sys.modules.get(module), name, None)
     if not (isinstance(kind, type) and dataclasses.is_dataclass(kind)):
-        raise SpecError(f"{path} is of kind {tag!r}, which is not loaded; import {module} first.")
+        raise SpecError(f"{path} is of kind {tag!r}, which is not loaded; import {module} first (--import {module}).")
     return kind
 
 
