@@ -183,6 +183,18 @@ def test_sigterm_asks_for_a_requeue_and_ctrl_c_does_not(digits_spec, tmp_path, s
         disarm()
 
 
+def test_a_signal_in_the_last_evaluation_leaves_it_to_the_next_start(digits_spec, tmp_path, signal_at):
+    whole = resnets.train(digits_spec, run=tmp_path / "whole", machine=QUICK, quiet=True)
+    disarm = signal_at(24)
+    with pytest.raises(InterruptedRunError, match="during the final evaluation"):
+        resnets.train(digits_spec, run=tmp_path / "parts", machine=QUICK, quiet=True)
+    disarm()
+    assert not (tmp_path / "parts" / "model").exists()
+    parts = resnets.train(digits_spec, run=tmp_path / "parts", machine=QUICK, quiet=True)
+    assert parts.metrics == whole.metrics
+    assert lines(tmp_path / "parts") == lines(tmp_path / "whole")
+
+
 def test_a_finished_run_is_recognised(digits_spec, tmp_path):
     first = resnets.train(digits_spec, run=tmp_path, machine=QUICK, quiet=True)
     before = (tmp_path / "model" / "model.safetensors").stat().st_mtime_ns

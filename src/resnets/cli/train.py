@@ -61,7 +61,7 @@ def main(arguments: list[str]) -> int:
         command=shlex.join(["resnets", "train", *arguments]),
         quiet=given.quiet,
     )
-    if _is_first_rank():
+    if trained.rank == 0:
         _print_result(trained, given.json)
     return 0
 
@@ -118,12 +118,6 @@ def _spec(parser: flags.Parser, given: argparse.Namespace, rest: list[str]) -> T
     if given.steps is not None:
         spec = shorten(spec, given.steps)
     return spec
-
-
-def _is_first_rank() -> bool:
-    import os
-
-    return os.environ.get("RANK", "0") == "0"
 
 
 def _print_list(as_json: bool) -> None:

@@ -10,7 +10,7 @@ import dataclasses
 import itertools
 import json
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
     from resnets.data.batches import TrainingBatches
     from resnets.data.preprocess import Preprocessor
-    from resnets.data.splits import Batch, Dataset
+    from resnets.data.splits import Dataset
     from resnets.engine.interruption import Interruption
     from resnets.specs.run import Machine, TrainSpec
 
@@ -59,6 +59,8 @@ class TrainedRun:
     """The final evaluation, as in the model folder."""
     was_finished: bool
     """Whether there was nothing left to do."""
+    rank: int
+    """Rank of this process among those of the run; 0 reports."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,9 +78,6 @@ class _Parts:
     workers: int
     command: str
 
-    def training_batches(self, first_step: int) -> Iterator[Batch]:
-        return self.batches.batches(first_step)
-
     def evaluate(
         self, model: torch.nn.Module, split: str, should_stop: Callable[[], bool] = lambda: False
     ) -> EvaluationReport:
@@ -93,6 +92,17 @@ class _Parts:
             workers=self.workers,
             should_stop=should_stop,
         )
+
+
+@dataclass(slots=True)
+class _Evaluated:
+    """What the evaluations of the loop leave behind."""
+
+    named: set[str] = field(default_factory=set)
+    """Unreadable images that the log has named."""
+    split: str = ""
+    report: EvaluationReport | None = None
+    """The latest one, of step `TrainState.evaluated_step`; None where this start has made none."""
 
 
 def train(
@@ -205,7 +215,7 @@ def _train(parts: _Parts, interruption: Interruption, quiet: bool) -> TrainedRun
     )
     model = _fast_model(parts, state.model)
     progress = Progress(total_steps=spec.steps, first_step=state.step, quiet=quiet)
-    named: set[str] = set()
+    evaluated = _Evaluated()
     interruption.can_save = True
     with log, progress:
         for line in _opening_lines(parts, state, resumed):
@@ -215,8 +225,8 @@ def _train(parts: _Parts, interruption: Interruption, quiet: bool) -> TrainedRun
             machine=parts.machine,
             ranks=ranks,
             model=model,
-            batches=parts.training_batches,
-            evaluate=lambda should_stop: _evaluate(parts, state.model, should_stop, progress, named),
+            batches=parts.batches.batches,
+            evaluate=lambda should_stop: _evaluate(parts, state.model, should_stop, progress, evaluated),
             images_an_epoch=parts.batches.num_images,
             checkpoint_folder=directory.checkpoints,
             checkpoint_extra=_checkpoint_extra(parts),
@@ -226,8 +236,8 @@ def _train(parts: _Parts, interruption: Interruption, quiet: bool) -> TrainedRun
             command=parts.command,
         )
         train_loop(run, state)
-        metrics = _finish(parts, state, log, interruption)
-    return TrainedRun(path=directory.path, spec=spec, metrics=metrics, was_finished=False)
+        metrics = _finish(parts, state, log, interruption, evaluated)
+    return TrainedRun(path=directory.path, spec=spec, metrics=metrics, was_finished=False, rank=ranks.rank)
 
 
 def _start(parts: _Parts, step: int) -> dict[str, Any]:
@@ -320,17 +330,18 @@ def _opening_lines(parts: _Parts, state: TrainState, resumed: bool) -> Iterator[
 
 
 def _evaluate(
-    parts: _Parts, model: torch.nn.Module, should_stop: Callable[[], bool], progress: Progress, named: set[str]
+    parts: _Parts, model: torch.nn.Module, should_stop: Callable[[], bool], progress: Progress, evaluated: _Evaluated
 ) -> Evaluation | None:
-    """Evaluate while training goes on; unreadable images are named once, and are in `named` afterwards."""
+    """Evaluate while training goes on, keep the report, and name each unreadable image once."""
     split = "validation" if "validation" in parts.dataset.splits else "test"
     if split not in parts.dataset.splits:
         return None
     report = parts.evaluate(model, split, should_stop)
+    evaluated.split, evaluated.report = split, report
     result = report.result
     for path, reason in report.skipped:
-        if path not in named:
-            named.add(path)
+        if path not in evaluated.named:
+            evaluated.named.add(path)
             progress.note(f"Left out of every score: {path}: {reason}")
     return Evaluation(
         split=split,
@@ -344,7 +355,9 @@ def _evaluate(
     )
 
 
-def _finish(parts: _Parts, state: TrainState, log: MetricsLog, interruption: Interruption) -> dict[str, Any]:
+def _finish(
+    parts: _Parts, state: TrainState, log: MetricsLog, interruption: Interruption, evaluated: _Evaluated
+) -> dict[str, Any]:
     """Recalibrate BatchNorm if the spec says so, evaluate the final weights, and write the model folder.
 
     The last checkpoint is written before, so that after an interruption the same command does only this.
@@ -354,14 +367,14 @@ def _finish(parts: _Parts, state: TrainState, log: MetricsLog, interruption: Int
     share_skipped(ranks, state)
     ranks.share_buffers(state.model)
     if recalibration:
-        batches = itertools.islice(parts.training_batches(spec.steps), recalibration)
+        batches = itertools.islice(parts.batches.batches(spec.steps), recalibration)
         recalibrate_batch_norm(state.model, (batch.images for batch in batches), spec.precision, ranks)
     split = choose_split(parts.dataset, None)
-    try:
-        report = parts.evaluate(state.model, split, lambda: ranks.any(interruption.requested))
-    except EvaluationStopped:
-        message = f"Stopped during the final evaluation; the weights are saved. To go on: {parts.command}"
-        raise InterruptedRunError(message, interruption.exit_code) from None
+    # The loop evaluated these very weights at its last step, unless a signal or an earlier start came between.
+    same_weights = state.evaluated_step == state.step and not recalibration
+    report = evaluated.report if same_weights and evaluated.split == split else None
+    if report is None:
+        report = _evaluate_at_the_end(parts, state.model, split, interruption)
     result = report.result
     metrics = {
         "split": split,
@@ -398,6 +411,16 @@ def _finish(parts: _Parts, state: TrainState, log: MetricsLog, interruption: Int
     return metrics
 
 
+def _evaluate_at_the_end(
+    parts: _Parts, model: torch.nn.Module, split: str, interruption: Interruption
+) -> EvaluationReport:
+    try:
+        return parts.evaluate(model, split, lambda: parts.ranks.any(interruption.requested))
+    except EvaluationStopped:
+        message = f"Stopped during the final evaluation; the weights are saved. To go on: {parts.command}"
+        raise InterruptedRunError(message, interruption.exit_code) from None
+
+
 def _finished(parts: _Parts) -> TrainedRun:
     try:
         stored = load_model(parts.directory.model)
@@ -405,4 +428,10 @@ def _finished(parts: _Parts) -> TrainedRun:
         raise ModelError(
             f"{error} Delete {parts.directory.model} and run again: it is made anew from the last checkpoint."
         ) from error
-    return TrainedRun(path=parts.directory.path, spec=parts.spec, metrics=stored.metrics, was_finished=True)
+    return TrainedRun(
+        path=parts.directory.path,
+        spec=parts.spec,
+        metrics=stored.metrics,
+        was_finished=True,
+        rank=parts.ranks.rank,
+    )
