@@ -41,15 +41,19 @@ class ImageFolder:
     """A folder with one subfolder a class, with or without train/, val/ and test/ above them."""
 
     image_px: int = 128
-    """Side of the square images the model sees."""
+    """Side of the square images the model sees; 0 takes the size that the weights of `init` were trained at."""
     resize_px: int = 146
-    """Shorter side to which validation and test images are resized before the centre crop."""
-    color: Literal["rgb", "gray"] = "rgb"
-    """What every image is converted to."""
+    """Shorter side to which validation and test images are resized before the centre crop; 0 goes with image_px 0."""
+    color: Literal["rgb", "bgr", "gray"] = "rgb"
+    """What every image is converted to, in the model's channel order."""
     mean: tuple[float, ...] = IMAGENET_MEAN
-    """Mean a channel that is subtracted, in 0..255."""
+    """Mean a channel that is subtracted, in 0..255; unused where a mean image is."""
     std: tuple[float, ...] = IMAGENET_STD
-    """Divisor a channel, in 0..255."""
+    """Divisor a channel, in 0..255; 1 where the paper's recipe does not divide."""
+    mean_image: bool = False
+    """Subtract a mean image, one value a pixel and channel, computed once from the training images (the paper)."""
+    statistics_images: int = 50_000
+    """Training images, evenly spaced, that the mean image and the colour statistics are computed from; 0 takes all."""
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
     """Filter of every resize."""
     validation_fraction: float = 0.1
@@ -59,7 +63,7 @@ class ImageFolder:
 
     def __post_init__(self) -> None:
         """Refuse sizes and shares that cannot be used."""
-        if not 1 <= self.image_px <= self.resize_px:
+        if not (1 <= self.image_px <= self.resize_px or self.image_px == self.resize_px == 0):
             raise SpecError(
                 f"dataset.image_px is {self.image_px} and dataset.resize_px is {self.resize_px}; "
                 "the crop is at least 1 pixel and no larger than the resized image."
@@ -72,6 +76,8 @@ class ImageFolder:
             )
         if min(self.std) <= 0:
             raise SpecError(f"dataset.std is {self.std}; every value is above 0.")
+        if self.statistics_images < 0:
+            raise SpecError(f"dataset.statistics_images is {self.statistics_images}; it is 0 (all) or more.")
         if not 0 < self.validation_fraction < 1:
             raise SpecError(f"dataset.validation_fraction is {self.validation_fraction}; it lies between 0 and 1.")
 
@@ -113,4 +119,99 @@ class AreaCrop:
             raise SpecError(f"augment.max_aspect is {self.max_aspect}; it is at least 1.")
 
 
-AugmentSpec = PadCrop | AreaCrop
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ScaleCrop:
+    """Resize to a random shorter side, crop at a random place, mirror half of the images (Sec. 3.4)."""
+
+    min_resize_px: int = 256
+    """Smallest shorter side, in pixels."""
+    max_resize_px: int = 480
+    """Largest shorter side, in pixels; every whole number between is as likely."""
+    flip: bool = True
+    """Mirror left and right with probability 0.5."""
+
+    def __post_init__(self) -> None:
+        """Refuse an empty range."""
+        if not 1 <= self.min_resize_px <= self.max_resize_px:
+            raise SpecError(
+                f"augment.min_resize_px is {self.min_resize_px} and augment.max_resize_px is {self.max_resize_px}; "
+                "they are at least 1, and the first is no larger than the second."
+            )
+
+
+AugmentSpec = PadCrop | AreaCrop | ScaleCrop
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Color:
+    """How the colours of a training image are varied, after the crop; 0 leaves each out."""
+
+    pca_std: float = 0.0
+    """Standard deviation of the shifts along the principal axes of RGB; the paper's "standard color augmentation"
+    is 0.1."""
+    pca_axes: Literal["published", "training-set"] = "published"
+    """Axes and their lengths: those published for ImageNet, or computed from the training images."""
+    brightness: float = 0.0
+    """Factor drawn from 1 - b ... 1 + b."""
+    contrast: float = 0.0
+    """Factor drawn from 1 - c ... 1 + c, around the image's mean gray."""
+    saturation: float = 0.0
+    """Factor drawn from 1 - s ... 1 + s, around each pixel's gray."""
+    hue: float = 0.0
+    """Turn of the hue drawn from -h ... h, as a share of the full circle; at most 0.5."""
+
+    def __post_init__(self) -> None:
+        """Refuse values outside their range."""
+        for name in ("pca_std", "brightness", "contrast", "saturation"):
+            if not getattr(self, name) >= 0:
+                raise SpecError(f"color.{name} is {getattr(self, name)}; it is 0 or more.")
+        if not 0 <= self.hue <= 0.5:
+            raise SpecError(f"color.hue is {self.hue}; it is between 0 and 0.5.")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NoPolicy:
+    """No further operations on training images (the paper)."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RandAugment:
+    """Some operations a training image, drawn from a fixed list, all of one strength (Cubuk et al. 2020)."""
+
+    operations: int = 2
+    """Operations an image."""
+    magnitude: int = 9
+    """Strength, 0 ... 30."""
+
+    def __post_init__(self) -> None:
+        """Refuse values outside their range."""
+        if self.operations < 1 or not 0 <= self.magnitude <= 30:
+            raise SpecError(
+                f"policy.operations is {self.operations} and policy.magnitude is {self.magnitude}; they are at least "
+                "1, and between 0 and 30."
+            )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrivialAugment:
+    """One operation a training image, of random kind and strength (Müller and Hutter 2021)."""
+
+
+PolicySpec = NoPolicy | RandAugment | TrivialAugment
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Mix:
+    """Training images blended with, or pasted into, another one of the batch; where both are on, either is as likely."""
+
+    mixup_alpha: float = 0.0
+    """Blend two images; the share is drawn from Beta(alpha, alpha) (Zhang et al. 2018). 0 is off."""
+    cutmix_alpha: float = 0.0
+    """Paste a rectangle of another image; its area is drawn from Beta(alpha, alpha) (Yun et al. 2019). 0 is off."""
+
+    def __post_init__(self) -> None:
+        """Refuse negative values."""
+        if not (self.mixup_alpha >= 0 and self.cutmix_alpha >= 0):
+            raise SpecError(
+                f"mix.mixup_alpha is {self.mixup_alpha} and mix.cutmix_alpha is {self.cutmix_alpha}; both are 0 or more."
+            )

@@ -6,8 +6,19 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Literal
 
-from resnets.specs.data import AugmentSpec, DatasetSpec, ImageFolder, PadCrop
+from resnets.specs.data import (
+    AugmentSpec,
+    Color,
+    DatasetSpec,
+    ImageFolder,
+    Mix,
+    NoPolicy,
+    PadCrop,
+    PolicySpec,
+    ScaleCrop,
+)
 from resnets.specs.errors import SpecError
+from resnets.specs.finetune import Finetune, GivenWeights, InitSpec, RandomWeights
 from resnets.specs.model import ModelSpec
 from resnets.specs.optim import SGD, ErrorWarmup, LinearWarmup, NoWarmup, ScheduleSpec, StepDecay, WarmupSpec
 
@@ -38,7 +49,19 @@ class TrainSpec:
     dataset: DatasetSpec
     """The images."""
     augment: AugmentSpec = field(default_factory=PadCrop)
-    """How training images are varied."""
+    """How training images are cropped and mirrored."""
+    color: Color = field(default_factory=Color)
+    """How their colours are varied."""
+    policy: PolicySpec = field(default_factory=NoPolicy)
+    """Further operations on them."""
+    erase_probability: float = 0.0
+    """Probability that a random rectangle of a training image is erased (Zhong et al. 2020)."""
+    mix: Mix = field(default_factory=Mix)
+    """Mixup and CutMix."""
+    init: InitSpec = field(default_factory=RandomWeights)
+    """The weights at the start."""
+    finetune: Finetune = field(default_factory=Finetune)
+    """How weights that are trained already are treated."""
     optimizer: SGD = field(default_factory=SGD)
     """The optimiser."""
     schedule: ScheduleSpec = field(default_factory=StepDecay)
@@ -59,6 +82,8 @@ class TrainSpec:
     """Arithmetic of the forward and backward pass; weights and updates stay in fp32."""
     label_smoothing: float = 0.0
     """Share of the target that is spread over all classes; the paper uses none."""
+    ema_decay: float = 0.0
+    """Share of the averaged weights that each step keeps; those are tested and stored. 0 is off."""
     evaluate_every_steps: int = 1_000
     """Steps between evaluations."""
     seed: int = 0
@@ -77,10 +102,39 @@ class TrainSpec:
             raise SpecError(f"label_smoothing is {self.label_smoothing}; it is at least 0 and below 1.")
         if not 0 <= self.seed < 2**63:
             raise SpecError(f"seed is {self.seed}; it is between 0 and 2^63 - 1.")
-        if isinstance(self.dataset, ImageFolder) and isinstance(self.augment, PadCrop):
-            raise SpecError("augment: images of a folder have different sizes; choose augment:area-crop.")
-        if not isinstance(self.dataset, ImageFolder) and not isinstance(self.augment, PadCrop):
+        if not 0 <= self.erase_probability <= 1:
+            raise SpecError(f"erase_probability is {self.erase_probability}; it is between 0 and 1.")
+        if not 0 <= self.ema_decay < 1:
+            raise SpecError(f"ema_decay is {self.ema_decay}; it is at least 0 and below 1 (0.999, 0.9999).")
+        if isinstance(self.dataset, ImageFolder):
+            self._check_folder(self.dataset)
+        else:
+            self._check_resident()
+        if self.finetune.head_steps >= self.steps and self.finetune.head_steps:
+            raise SpecError(
+                f"finetune.head_steps is {self.finetune.head_steps}; it is below the {self.steps} steps of the run."
+            )
+
+    def _check_folder(self, dataset: ImageFolder) -> None:
+        if isinstance(self.augment, PadCrop):
+            raise SpecError(
+                "augment: images of a folder have different sizes; choose augment:area-crop or augment:scale-crop."
+            )
+        if isinstance(self.augment, ScaleCrop) and self.augment.min_resize_px < dataset.image_px:
+            raise SpecError(
+                f"augment.min_resize_px is {self.augment.min_resize_px}, below dataset.image_px {dataset.image_px}: the "
+                "crop would not fit."
+            )
+        if dataset.image_px == 0 and not isinstance(self.init, GivenWeights):
+            raise SpecError("dataset.image_px is 0, the size of given weights, but the run starts from random ones.")
+        if dataset.color == "gray" and self.color != Color():
+            raise SpecError("color varies RGB images; dataset.color is gray.")
+
+    def _check_resident(self) -> None:
+        if not isinstance(self.augment, PadCrop):
             raise SpecError("augment: digits and CIFAR images are augmented by augment:pad-crop.")
+        if self.color != Color() or not isinstance(self.policy, NoPolicy):
+            raise SpecError("color and policy vary the images of a folder; digits and CIFAR take erase and mix.")
 
 
 def shorten(spec: TrainSpec, steps: int) -> TrainSpec:
@@ -100,6 +154,9 @@ def shorten(spec: TrainSpec, steps: int) -> TrainSpec:
     def scaled(count: int) -> int:
         return max(1, round(count * ratio))
 
+    def scaled_or_none(count: int) -> int:
+        return scaled(count) if count else 0
+
     schedule = spec.schedule
     if isinstance(schedule, StepDecay):
         milestones = tuple(sorted({scaled(step) for step in schedule.milestones_steps}))
@@ -114,6 +171,9 @@ def shorten(spec: TrainSpec, steps: int) -> TrainSpec:
         steps=steps,
         schedule=schedule,
         warmup=warmup,
+        finetune=dataclasses.replace(
+            spec.finetune, head_steps=min(scaled_or_none(spec.finetune.head_steps), steps - 1)
+        ),
         # A test set can cost as much as many steps: a short run would do little but evaluate.
         evaluate_every_steps=max(scaled(spec.evaluate_every_steps), min(20, spec.evaluate_every_steps)),
     )
