@@ -13,9 +13,12 @@ from PIL import Image
 from resnets.data.batches import TrainingBatches, evaluation_batches, training_batches
 from resnets.data.preprocess import Preprocessor
 from resnets.data.splits import FileSplit, ResidentSplit
-from resnets.specs.data import AreaCrop, PadCrop
+from resnets.specs.catalogue import model_spec
+from resnets.specs.data import AreaCrop, Color, Digits, ImageFolder, PadCrop, ScaleCrop
 from resnets.specs.errors import DataError, SpecError
+from resnets.specs.finetune import Finetune
 from resnets.specs.preprocess import Preprocess
+from resnets.specs.run import TrainSpec
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning"),
@@ -24,8 +27,15 @@ pytestmark = [
 ]
 
 CPU = torch.device("cpu")
-MAKE = {"seed": 2, "device": CPU, "channels_last": True}
+MAKE = {"device": CPU, "channels_last": True}
 GRAY = Preprocessor(Preprocess(resize_px=4, crop_px=4, color="gray", mean=(7.0,), std=(2.0,)))
+
+
+def run_of(global_batch, **fields):
+    """Return a run on images in memory, or in a folder where `fields` crop those."""
+    fields = {"augment": PadCrop(), "seed": 2} | fields
+    dataset = Digits() if isinstance(fields["augment"], PadCrop) else ImageFolder(image_px=4, resize_px=4)
+    return TrainSpec(model=model_spec("resnet18"), dataset=dataset, global_batch=global_batch, **fields)
 
 
 def resident(num_images):
@@ -50,18 +60,11 @@ def taken(batches, first_step, count):
 def test_processes_and_passes_share_the_batches_of_one_process(share, accumulation, world_size, step, extra):
     global_batch = share * accumulation * world_size
     split = resident(global_batch + extra)
-    whole = taken(training_batches(split, GRAY, PadCrop(), global_batch=global_batch, **MAKE), step, 2)
+    whole = taken(training_batches(split, GRAY, run_of(global_batch), **MAKE), step, 2)
     shared = [
         taken(
             training_batches(
-                split,
-                GRAY,
-                PadCrop(),
-                global_batch=global_batch,
-                accumulation=accumulation,
-                rank=rank,
-                world_size=world_size,
-                **MAKE,
+                split, GRAY, run_of(global_batch, accumulation=accumulation), rank=rank, world_size=world_size, **MAKE
             ),
             step,
             2 * accumulation,
@@ -78,23 +81,23 @@ def test_processes_and_passes_share_the_batches_of_one_process(share, accumulati
 
 @given(st.integers(0, 12), st.integers(1, 3))
 def test_a_start_at_a_step_is_the_tail_of_the_stream(step, accumulation):
-    make = {"global_batch": 6, "accumulation": accumulation, **MAKE}
-    stream = taken(training_batches(resident(11), GRAY, PadCrop(), **make), 0, (step + 2) * accumulation)
-    tail = taken(training_batches(resident(11), GRAY, PadCrop(), **make), step, 2 * accumulation)
+    spec = run_of(6, accumulation=accumulation)
+    stream = taken(training_batches(resident(11), GRAY, spec, **MAKE), 0, (step + 2) * accumulation)
+    tail = taken(training_batches(resident(11), GRAY, spec, **MAKE), step, 2 * accumulation)
     for one, other in zip(stream[step * accumulation :], tail, strict=True):
         assert torch.equal(one.images, other.images)
         assert torch.equal(one.labels, other.labels)
 
 
 def test_an_epoch_takes_every_image_once_though_batches_do_not_divide_it():
-    batches = training_batches(resident(10), GRAY, PadCrop(), global_batch=4, **MAKE)
+    batches = training_batches(resident(10), GRAY, run_of(4), **MAKE)
     indices = np.concatenate([batch.indices for batch in taken(batches, 0, 5)])
     assert Counter(indices[:10].tolist()) == Counter(indices[10:].tolist()) == Counter(range(10))
 
 
 def test_both_kinds_of_split_give_training_batches(tmp_path):
-    in_memory = training_batches(resident(9), GRAY, PadCrop(), global_batch=4, **MAKE)
-    in_files = training_batches(files(tmp_path, 9), GRAY, AreaCrop(), global_batch=4, **MAKE)
+    in_memory = training_batches(resident(9), GRAY, run_of(4), **MAKE)
+    in_files = training_batches(files(tmp_path, 9), GRAY, run_of(4, augment=AreaCrop()), **MAKE)
     assert isinstance(in_memory, TrainingBatches)
     assert isinstance(in_files, TrainingBatches)
     assert in_memory.num_images == in_files.num_images == 9
@@ -104,15 +107,15 @@ def test_both_kinds_of_split_give_training_batches(tmp_path):
 
 def test_an_augmentation_of_the_other_kind_of_split_is_refused(tmp_path):
     with pytest.raises(SpecError, match="pad-crop"):
-        training_batches(resident(9), GRAY, AreaCrop(), global_batch=4, **MAKE)
+        training_batches(resident(9), GRAY, run_of(4, augment=AreaCrop()), **MAKE)
     with pytest.raises(SpecError, match="area-crop"):
-        training_batches(files(tmp_path, 9), GRAY, PadCrop(), global_batch=4, **MAKE)
+        training_batches(files(tmp_path, 9), GRAY, run_of(4), **MAKE)
 
 
 def test_a_batch_larger_than_the_split_is_refused_before_anything_is_read():
     split = FileSplit(paths=(Path("missing.png"),) * 5, labels=np.zeros(5, np.int64))
     with pytest.raises(DataError, match=r"global_batch is 6.*only 5"):
-        training_batches(split, GRAY, AreaCrop(), global_batch=6, **MAKE)
+        training_batches(split, GRAY, run_of(6, augment=AreaCrop()), **MAKE)
 
 
 @given(st.integers(0, 17), st.integers(1, 6), st.integers(1, 4))
@@ -166,7 +169,7 @@ def test_real_photographs_train_and_evaluate(testdata):
     split = FileSplit(paths=tuple(paths), labels=labels)
     preprocessor = Preprocessor(Preprocess(resize_px=73, crop_px=64))
     batches = training_batches(
-        split, preprocessor, AreaCrop(), global_batch=16, workers=min(2, os.cpu_count() or 1), **MAKE
+        split, preprocessor, run_of(16, augment=AreaCrop()), workers=min(2, os.cpu_count() or 1), **MAKE
     )
     for batch in taken(batches, 0, 2):
         assert batch.images.shape == (16, 3, 64, 64)

@@ -15,13 +15,15 @@ from PIL import Image
 
 from resnets.data.augment import area_crop_box, mirrored
 from resnets.data.batches import training_batches
-from resnets.data.loader import TERMINATION_GRACE_SECONDS, TrainingFiles, decoded_batches, read_area_crop
+from resnets.data.loader import TERMINATION_GRACE_SECONDS, TrainingFiles, decoded_batches, read_crop
 from resnets.data.order import TrainingStream
 from resnets.data.preprocess import Preprocessor
 from resnets.data.splits import FileSplit
-from resnets.specs.data import AreaCrop
+from resnets.specs.catalogue import model_spec
+from resnets.specs.data import AreaCrop, Color, ImageFolder, Mix, RandAugment, ScaleCrop, TrivialAugment
 from resnets.specs.errors import DataError, ResnetsError
 from resnets.specs.preprocess import ColorOrder, Preprocess
+from resnets.specs.run import TrainSpec
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning"),
@@ -57,16 +59,34 @@ def preprocessor_for(color: ColorOrder = "rgb"):
     )
 
 
-def first_batches(split, *, count=4, first_step=0, workers=0, color: ColorOrder = "rgb", channels_last=True, **stream):
-    arguments = {"seed": 3, "global_batch": 8, "accumulation": 2} | stream
+def run_of(order: ColorOrder = "rgb", **fields):
+    channels = 1 if order == "gray" else 3
+    folder = ImageFolder(image_px=24, resize_px=28, color=order, mean=(100.0,) * channels, std=(50.0,) * channels)
+    fields = {"augment": AUGMENT, "seed": 3, "global_batch": 8, "accumulation": 2} | fields
+    return TrainSpec(model=model_spec("resnet18"), dataset=folder, **fields)
+
+
+def first_batches(
+    split,
+    *,
+    count=4,
+    first_step=0,
+    workers=0,
+    order: ColorOrder = "rgb",
+    channels_last=True,
+    rank=0,
+    world_size=1,
+    **fields,
+):
     batches = training_batches(
         split,
-        preprocessor_for(color),
-        AUGMENT,
+        preprocessor_for(order),
+        run_of(order, **fields),
         device=CPU,
         channels_last=channels_last,
         workers=workers,
-        **arguments,
+        rank=rank,
+        world_size=world_size,
     )
     taken = list(itertools.islice(batches.batches(first_step), count))
     batches.close()
@@ -105,11 +125,12 @@ def test_batches_equal_images_that_are_read_one_by_one(split, color):
     stream = TrainingStream(seed=3, num_images=len(SIZES), global_batch=8)
     positions = np.arange(8, 16)
     draws = stream.uniforms(positions, 5)
-    (batch,) = first_batches(split, count=1, first_step=1, accumulation=1, color=color)
+    (batch,) = first_batches(split, count=1, first_step=1, accumulation=1, order=color)
     np.testing.assert_array_equal(batch.indices, stream.indices(positions))
     np.testing.assert_array_equal(batch.labels.numpy(), split.labels[batch.indices])
     for place, index in enumerate(batch.indices):
-        pixels = read_area_crop(split.paths[index], AUGMENT, preprocessor, draws[place, :4]).astype(np.float64)
+        image = read_crop(split.paths[index], AUGMENT, preprocessor, draws[place, :4])
+        pixels = preprocessor.arrange(np.asarray(image)).astype(np.float64)
         pixels = pixels[:, ::-1] if mirrored(AUGMENT, draws[place, 4:]) else pixels
         np.testing.assert_allclose(batch.images[place].permute(1, 2, 0).numpy(), (pixels - 100) / 50, atol=1e-6)
 
@@ -121,7 +142,7 @@ def test_a_crop_is_the_resized_box_of_the_image(tmp_path, size):
     Image.fromarray(np.stack([columns, rows, 255 - rows], axis=2).astype(np.uint8)).save(path)
     draws = np.array([0.4, 0.7, 0.2, 0.9])
     left, top, right, bottom = area_crop_box(AUGMENT, size[0], size[1], draws)
-    pixels = read_area_crop(path, AUGMENT, preprocessor_for(), draws)
+    pixels = np.asarray(read_crop(path, AUGMENT, preprocessor_for(), draws))
     centres = (np.arange(24) + 0.5) / 24
     expected_columns = (left + centres * (right - left) - 0.5) * 255 / (size[0] - 1)
     expected_rows = (top + centres * (bottom - top) - 0.5) * 255 / (size[1] - 1)
@@ -166,9 +187,7 @@ def test_random_numbers_of_the_run_are_left_alone(split):
 
 
 def test_closing_ends_the_worker_processes(split):
-    batches = training_batches(
-        split, preprocessor_for(), AUGMENT, seed=0, global_batch=4, device=CPU, channels_last=True, workers=2
-    )
+    batches = training_batches(split, preprocessor_for(), run_of(), device=CPU, channels_last=True, workers=2)
     next(batches.batches(0))
     assert len(multiprocessing.active_children()) == 2
     next(batches.batches(5))

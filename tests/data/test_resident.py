@@ -10,9 +10,11 @@ from resnets.data.order import TrainingStream
 from resnets.data.preprocess import Preprocessor
 from resnets.data.resident import NumpyCropper, TorchCropper, model_pixels
 from resnets.data.splits import ResidentSplit
-from resnets.specs.data import PadCrop
+from resnets.specs.catalogue import model_spec
+from resnets.specs.data import Cifar, Mix, PadCrop
 from resnets.specs.errors import DataError
 from resnets.specs.preprocess import Preprocess
+from resnets.specs.run import TrainSpec
 
 CPU = torch.device("cpu")
 
@@ -34,6 +36,10 @@ def preprocessor_for(split, *, color=None, mean_image=True, std=1.0):
         mean_image=mean_image,
     )
     return Preprocessor(spec, split.images.mean(axis=0).astype(np.float32) if mean_image else None)
+
+
+def run_of(**fields):
+    return TrainSpec(model=model_spec("resnet18"), dataset=Cifar(), **fields)
 
 
 def naive_crop(image, mean, std, pad_px, top, left, flip):
@@ -80,7 +86,11 @@ def test_the_centre_crop_is_what_the_model_is_evaluated_on():
     split = random_split()
     preprocessor = preprocessor_for(split, mean_image=False, std=60.0)
     batches = training_batches(
-        split, preprocessor, PadCrop(pad_px=0, flip=False), seed=1, global_batch=20, device=CPU, channels_last=True
+        split,
+        preprocessor,
+        run_of(augment=PadCrop(pad_px=0, flip=False), seed=1, global_batch=20),
+        device=CPU,
+        channels_last=True,
     )
     batch = next(batches.batches(0))
     pixels = torch.from_numpy(split.images[batch.indices]).permute(0, 3, 1, 2)
@@ -92,7 +102,7 @@ def test_the_centre_crop_is_what_the_model_is_evaluated_on():
 def test_batches_have_the_layout_that_was_asked_for(channels, channels_last):
     split = random_split(channels=channels)
     batches = training_batches(
-        split, preprocessor_for(split), PadCrop(), seed=0, global_batch=6, device=CPU, channels_last=channels_last
+        split, preprocessor_for(split), run_of(global_batch=6), device=CPU, channels_last=channels_last
     )
     images = next(batches.batches(0)).images
     assert images.shape == (6, channels, 8, 8)
@@ -105,7 +115,7 @@ def test_positions_decide_images_crops_and_labels():
     augment = PadCrop(pad_px=3)
     preprocessor = preprocessor_for(split)
     batches = training_batches(
-        split, preprocessor, augment, seed=5, global_batch=12, device=CPU, channels_last=True
+        split, preprocessor, run_of(augment=augment, seed=5, global_batch=12), device=CPU, channels_last=True
     ).batches(7)
     stream = TrainingStream(seed=5, num_images=20, global_batch=12)
     for step in (7, 8):
@@ -124,7 +134,7 @@ def test_positions_decide_images_crops_and_labels():
 def test_a_batch_that_is_kept_does_not_change():
     split = random_split()
     batches = training_batches(
-        split, preprocessor_for(split), PadCrop(), seed=0, global_batch=20, device=CPU, channels_last=True
+        split, preprocessor_for(split), run_of(global_batch=20), device=CPU, channels_last=True
     ).batches(0)
     kept = next(batches)
     copy = kept.images.clone()
@@ -134,12 +144,12 @@ def test_a_batch_that_is_kept_does_not_change():
 
 def test_a_bgr_model_gets_its_channels_reversed():
     split = random_split()
-    make = {"seed": 0, "global_batch": 20, "device": CPU, "channels_last": True}
+    make = {"device": CPU, "channels_last": True}
     rgb = preprocessor_for(split)
     assert rgb.mean_image is not None
     bgr = Preprocessor(preprocessor_for(split, color="bgr").spec, np.ascontiguousarray(rgb.mean_image[..., ::-1]))
-    as_rgb = next(training_batches(split, rgb, PadCrop(), **make).batches(0))
-    as_bgr = next(training_batches(split, bgr, PadCrop(), **make).batches(0))
+    as_rgb = next(training_batches(split, rgb, run_of(global_batch=20), **make).batches(0))
+    as_bgr = next(training_batches(split, bgr, run_of(global_batch=20), **make).batches(0))
     assert torch.equal(as_rgb.images.flip(1), as_bgr.images)
 
 

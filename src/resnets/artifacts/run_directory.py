@@ -15,12 +15,15 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from resnets.artifacts.tensors import read_tensors, save_tensors
 from resnets.specs import io
 from resnets.specs.errors import RunError, SpecError
 from resnets.specs.run import TrainSpec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from torch import Tensor
 
 PACKAGES = ("resnets", "torch", "torchvision", "numpy", "pillow", "scikit-learn")
 
@@ -55,6 +58,11 @@ class RunDirectory:
     def checkpoints(self) -> Path:
         """Checkpoints, and `latest`, which names one."""
         return self.path / "checkpoints"
+
+    @property
+    def statistics(self) -> Path:
+        """Mean image and colour axes of the training images, where the run computes them."""
+        return self.path / "statistics.safetensors"
 
     @property
     def model(self) -> Path:
@@ -96,6 +104,29 @@ class RunDirectory:
             f"{self.path} holds a run of another spec ({shown}). Nothing was changed: choose another --run, or give "
             "the same spec to go on."
         )
+
+    def load_statistics(self) -> dict[str, Tensor] | None:
+        """Return the statistics of the training images that the run has kept, or None.
+
+        Raises:
+            ModelError: the file is damaged.
+        """
+        return read_tensors(self.statistics) if self.statistics.is_file() else None
+
+    def save_statistics(self, tensors: dict[str, Tensor]) -> None:
+        """Keep the statistics of the training images, so that a resumed run need not compute them again.
+
+        Raises:
+            RunError: the file cannot be written.
+        """
+        temporary = self.statistics.with_name(f".{self.statistics.name}.tmp-{os.getpid()}")
+        try:
+            save_tensors(tensors, temporary)
+            temporary.replace(self.statistics)
+        except OSError as error:
+            raise _unwritable(self.path, error) from error
+        finally:
+            temporary.unlink(missing_ok=True)
 
     def create(self, spec: TrainSpec, start: dict[str, Any]) -> None:
         """Make the folder, write `config.json` where there is none yet, and add a start to `env.json`.

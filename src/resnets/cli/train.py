@@ -13,6 +13,7 @@ from resnets.cli import flags
 from resnets.cli.overrides import override
 from resnets.recipes.find import list_recipes, recipe
 from resnets.specs import io
+from resnets.specs.finetune import GivenWeights
 from resnets.specs.run import TrainSpec, shorten
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ examples:
   resnets train cifar10.resnet20 --optimizer.base-lr 0.05 --seed 1 --run runs/lower-lr
   resnets train cifar10.resnet20 schedule:cosine                another schedule; the fields of the choice follow it
   resnets train folder.scratch --data photos/ --precision bf16  your own images, one subfolder a class
+  resnets train folder.finetune --data photos/ --init-from torchvision:resnet50    from ImageNet's weights
+  resnets train imagenet.resnet50 --data imagenet/ --workers 16                     Table 3: train/ and val/ inside
   resnets train --from runs/lower-lr/config.json --run runs/again
   resnets train cifar10.resnet20 --print-config                 the resolved run as JSON, without training
   resnets train cifar10.resnet20 --fields                       every field that can be changed, with its default
@@ -80,6 +83,12 @@ def _parser() -> flags.Parser:
     flags.add_data(parser)
     group = parser.add_argument_group("run")
     group.add_argument("--run", metavar="DIR", help="run directory (default: runs/RECIPE-seedN)")
+    group.add_argument(
+        "--init-from",
+        metavar="MODEL",
+        help="start from trained weights: a run directory, a model folder, torchvision:resnet50, timm:NAME, "
+        "hf-hub:OWNER/NAME",
+    )
     group.add_argument("--seed", type=int, metavar="N", help="seed of weights, order and augmentation")
     group.add_argument(
         "--steps", type=int, metavar="N", help="shorten to N steps, with the schedule scaled to the same shape"
@@ -113,6 +122,9 @@ def _spec(parser: flags.Parser, given: argparse.Namespace, rest: list[str]) -> T
     if given.fields:
         rest = [*rest, "--help"]
     spec = override(spec, rest)
+    if given.init_from is not None:
+        model = spec.init.model if isinstance(spec.init, GivenWeights) else "check"
+        spec = dataclasses.replace(spec, init=GivenWeights(source=given.init_from, model=model))
     if given.seed is not None:
         spec = dataclasses.replace(spec, seed=given.seed)
     if given.steps is not None:
@@ -140,6 +152,8 @@ def _print_result(trained: TrainedRun, as_json: bool) -> None:
     split = "test" if metrics["split"] == "test" else f"{metrics['split']} (this dataset has no test split)"
     top5 = "" if metrics["top5_error"] is None else f", top-5 {metrics['top5_error']:.2f} %"
     print(f"top-1 error {metrics['top1_error']:.2f} %{top5}, on {metrics['images']:,} images of {split}")
+    if "best_step" in metrics:
+        print(f"with the weights of step {metrics['best_step']:,}, the best of {metrics['stopped_at_step']:,} steps")
     if metrics["steps"] < metrics["full_steps"]:
         share = metrics["steps"] / metrics["full_steps"]
         print(f"after {metrics['steps']:,} steps: {share:.1%} of the recipe's {metrics['full_steps']:,}")

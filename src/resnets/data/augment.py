@@ -1,7 +1,7 @@
 """Where training images are cropped and whether they are mirrored, from given random numbers.
 
-He et al. 2015, Sec. 4.2, for the crop of a padded image; the crop of a random share of the area is the later
-"Inception-style" one (Szegedy et al. 2015), for images of different sizes.
+He et al. 2015: the crop of a padded image (Sec. 4.2), and the crop of an image that is resized to a random shorter
+side (Sec. 3.4). The crop of a random share of the area is the later "Inception-style" one (Szegedy et al. 2015).
 """
 
 import math
@@ -10,12 +10,14 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
-from resnets.specs.data import AreaCrop, PadCrop
+from resnets.specs.data import AreaCrop, AugmentSpec, PadCrop, ScaleCrop
 
 PAD_CROP_DRAWS = 3
 """Random numbers that `pad_crops` takes an image."""
 AREA_CROP_DRAWS = 5
 """Random numbers that `area_crop_box` (the first four) and `mirrored` (the last) take an image."""
+SCALE_CROP_DRAWS = 4
+"""Random numbers that `scale_crop_box` (the first three) and `mirrored` (the last) take an image."""
 
 
 class PadCrops(NamedTuple):
@@ -32,7 +34,7 @@ def pad_crops(augment: PadCrop, uniforms: Float64[np.ndarray, "n 3"]) -> PadCrop
     return PadCrops(corners[:, 0], corners[:, 1], mirrored(augment, uniforms[:, 2]))
 
 
-def mirrored(augment: PadCrop | AreaCrop, uniforms: Float64[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
+def mirrored(augment: AugmentSpec, uniforms: Float64[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
     """Return which images are mirrored left and right: each with probability 1/2, or none."""
     return (uniforms < 0.5) & augment.flip
 
@@ -69,3 +71,37 @@ def area_crop_decode_px(augment: AreaCrop, crop_px: int, uniforms: Float64[np.nd
     """
     share = augment.min_area + (1 - augment.min_area) * float(uniforms[0])
     return math.ceil(crop_px * math.sqrt(augment.max_aspect / share))
+
+
+def scale_crop_px(augment: ScaleCrop, uniform: float) -> int:
+    """Return the shorter side that an image is resized to: every whole number of the range is as likely."""
+    return augment.min_resize_px + int(uniform * (augment.max_resize_px - augment.min_resize_px + 1))
+
+
+def scale_crop_box(
+    augment: ScaleCrop, width: int, height: int, crop_px: int, uniforms: Float64[np.ndarray, " 3"]
+) -> tuple[float, float, float, float]:
+    """Return where a crop of the resized image lies in the image as it is: (left, top, right, bottom) in its pixels.
+
+    The shorter side is resized to `scale_crop_px`, the longer one to round(longer / shorter * that), and a square
+    of `crop_px` is taken from any whole pixel at which it fits (Sec. 3.4). Resizing the box alone gives that square.
+
+    Args:
+        augment: the range of shorter sides; none is below `crop_px`.
+        width: of the image, in pixels.
+        height: of the image, in pixels.
+        crop_px: side of the crop.
+        uniforms: for the size, the horizontal and the vertical place.
+    """
+    shorter_px = scale_crop_px(augment, float(uniforms[0]))
+    shorter = min(width, height)
+    resized_width, resized_height = round(width / shorter * shorter_px), round(height / shorter * shorter_px)
+    left = int(float(uniforms[1]) * (resized_width - crop_px + 1))
+    top = int(float(uniforms[2]) * (resized_height - crop_px + 1))
+    across, down = width / resized_width, height / resized_height
+    return (
+        left * across,
+        top * down,
+        min(float(width), (left + crop_px) * across),
+        min(float(height), (top + crop_px) * down),
+    )

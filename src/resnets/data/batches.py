@@ -7,13 +7,17 @@ import numpy as np
 import torch
 from jaxtyping import Int64
 
-from resnets.data.loader import EvaluationFiles, FileBatches, decoded_batches, to_device
-from resnets.data.order import TrainingStream
+from resnets.data.batch_augment import BatchAugment
+from resnets.data.color import PUBLISHED_AXES, PUBLISHED_EIGENVALUES, ColorAugment
+from resnets.data.loader import EvaluationFiles, FileBatches, TrainingFiles, decoded_batches, in_layout, to_device
+from resnets.data.order import BalancedOrder, TrainingStream
 from resnets.data.preprocess import Preprocessor
 from resnets.data.resident import ResidentBatches, model_pixels
 from resnets.data.splits import Batch, FileSplit, ResidentSplit, Split
-from resnets.specs.data import AreaCrop, AugmentSpec, PadCrop
+from resnets.data.statistics import Statistics
+from resnets.specs.data import AreaCrop, Color, PadCrop, ScaleCrop
 from resnets.specs.errors import SpecError
+from resnets.specs.run import TrainSpec
 
 
 @runtime_checkable
@@ -41,11 +45,9 @@ class TrainingBatches(Protocol):
 def training_batches(
     split: Split,
     preprocessor: Preprocessor,
-    augment: AugmentSpec,
+    spec: TrainSpec,
     *,
-    seed: int,
-    global_batch: int,
-    accumulation: int = 1,
+    statistics: Statistics | None = None,
     rank: int = 0,
     world_size: int = 1,
     device: torch.device,
@@ -57,10 +59,8 @@ def training_batches(
     Args:
         split: training images.
         preprocessor: how an image becomes the input of the model.
-        augment: `PadCrop` for images in memory, `AreaCrop` for files.
-        seed: seed of the order and of the augmentation.
-        global_batch: images a step, over all processes.
-        accumulation: forward and backward passes a step.
+        spec: the run: its seed, batch and passes, how images are drawn, and how they are varied.
+        statistics: of the training images; needed where `spec.color` takes its axes from them.
         rank: number of this process.
         world_size: number of processes.
         device: where the batches are wanted.
@@ -70,26 +70,50 @@ def training_batches(
     Raises:
         DataError: A batch is larger than the split, or the images do not fit the model.
         SpecError: A batch does not divide into equal passes, or the augmentation does not fit the images.
+        ValueError: `statistics` is missing.
     """
     stream = TrainingStream(
-        seed=seed,
+        seed=spec.seed,
         num_images=len(split),
-        global_batch=global_batch,
-        accumulation=accumulation,
+        global_batch=spec.global_batch,
+        accumulation=spec.accumulation,
         rank=rank,
         world_size=world_size,
+        balanced=BalancedOrder(spec.seed, split.labels) if spec.finetune.balance == "sampling" else None,
     )
-    match split, augment:
-        case ResidentSplit(), PadCrop():
-            return ResidentBatches(split, preprocessor, augment, stream, device=device, channels_last=channels_last)
-        case FileSplit(), AreaCrop():
+    batch_augment = BatchAugment(stream, spec.erase_probability, spec.mix)
+    match split, spec.augment:
+        case ResidentSplit(), PadCrop() as augment:
+            return ResidentBatches(
+                split, preprocessor, augment, stream, batch_augment, device=device, channels_last=channels_last
+            )
+        case FileSplit(), (AreaCrop() | ScaleCrop()) as augment:
             return FileBatches(
-                split, preprocessor, augment, stream, device=device, channels_last=channels_last, workers=workers
+                TrainingFiles(split, preprocessor, augment, stream, spec.policy),
+                stream,
+                preprocessor,
+                _color_augment(spec.color, preprocessor, statistics),
+                batch_augment,
+                device=device,
+                channels_last=channels_last,
+                workers=workers,
             )
         case ResidentSplit(), _:
             raise SpecError("augment: images in memory are augmented by augment:pad-crop.")
         case _:
-            raise SpecError("augment: images of a folder have different sizes; choose augment:area-crop.")
+            raise SpecError(
+                "augment: images of a folder have different sizes; choose augment:area-crop or augment:scale-crop."
+            )
+
+
+def _color_augment(color: Color, preprocessor: Preprocessor, statistics: Statistics | None) -> ColorAugment | None:
+    if not (color.pca_std or color.brightness or color.contrast or color.saturation or color.hue):
+        return None
+    if color.pca_axes == "published" or not color.pca_std:
+        return ColorAugment(color, preprocessor, PUBLISHED_AXES, PUBLISHED_EIGENVALUES)
+    if statistics is None:
+        raise ValueError("The colour axes of the training set need its statistics.")
+    return ColorAugment(color, preprocessor, statistics.axes, statistics.eigenvalues)
 
 
 def evaluation_batches(
@@ -128,7 +152,7 @@ def evaluation_batches(
         return _resident_batches(split, preprocessor, chunks, device, channels_last)
     files = EvaluationFiles(split, preprocessor, chunks)
     decoded = decoded_batches(files, range(len(chunks)), workers=min(workers, len(chunks)), device=device)
-    return (to_device(batch, preprocessor, device, channels_last) for batch in decoded)
+    return (in_layout(to_device(batch, preprocessor.normalize, device), channels_last) for batch in decoded)
 
 
 def _resident_batches(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import http.client
+import io
 import os
 import ssl
 import sys
@@ -31,6 +32,15 @@ _CHUNK = 1 << 20
 _TRANSIENT_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
+class DownloadError(DataError):
+    """A server did not give what was asked for."""
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        """Keep `status`, with which the server refused; None where it cannot be reached or is out of order."""
+        super().__init__(message)
+        self.status = status
+
+
 class _TransientError(Exception):
     """A failure that may be gone at the next attempt."""
 
@@ -41,6 +51,7 @@ def download(
     *,
     checksum: str,
     on_progress: Progress | None = None,
+    authorization: str = "",
     attempts: int = 4,
     timeout_s: float = 30.0,
     first_wait_s: float = 1.0,
@@ -48,25 +59,33 @@ def download(
     """Download `url` to `destination`, which appears only when it is complete and its checksum is right.
 
     What has arrived is kept in `destination` + ".part"; the next call, or the next attempt, asks for the rest.
-    `checksum` is "md5:..." or "sha256:..." in hexadecimal digits. After `attempts` in a row that bring no further
-    byte it gives up; the waits between them double.
+    `checksum` is as for `verify`. `authorization` is a header that the server of `url` alone is sent, not one that it
+    redirects to. After `attempts` in a row that bring no further byte it gives up; the waits between them double.
 
     Raises:
-        DataError: the file cannot be had, cannot be written, or has another checksum (the part is then removed).
+        DownloadError: the file cannot be had.
+        DataError: it cannot be written, or has another checksum (the part is then removed).
     """
-    if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
-        raise DataError(f"{url} cannot be downloaded; an address begins with http:// or https://.")
+    _check_address(url)
     part = destination.with_name(destination.name + ".part")
     try:
         destination.parent.mkdir(parents=True, exist_ok=True)
         with _claim(part, destination) as file:
             if file is None:
-                _verify(destination, checksum, f"Move {destination} away to download it again.")
+                verify(destination, checksum, f"Move {destination} away to download it again.")
                 return destination
-            _fetch_all(url, file, on_progress, attempts=attempts, timeout_s=timeout_s, wait_s=first_wait_s)
+            _fetch_all(
+                url,
+                file,
+                on_progress,
+                authorization=authorization,
+                attempts=attempts,
+                timeout_s=timeout_s,
+                wait_s=first_wait_s,
+            )
             os.fsync(file.fileno())
             try:
-                _verify(part, checksum, f"What came from {url} was removed; run the command again.")
+                verify(part, checksum, f"What came from {url} was removed; run the command again.")
             except DataError:
                 part.unlink()
                 raise
@@ -74,6 +93,64 @@ def download(
     except OSError as error:
         raise DataError(f"{destination} cannot be written: {error.strerror or error}.") from error
     return destination
+
+
+def read_url(
+    url: str,
+    *,
+    limit_bytes: int,
+    authorization: str = "",
+    attempts: int = 4,
+    timeout_s: float = 30.0,
+    first_wait_s: float = 1.0,
+) -> bytes:
+    """Return what `url` answers, with the retries and the header of `download`.
+
+    Raises:
+        DownloadError: there is no answer, or one of more than `limit_bytes`.
+    """
+    _check_address(url)
+
+    def stop_above_limit(done: int, _: int | None) -> None:
+        if done > limit_bytes:
+            raise DownloadError(f"{url} answers more than the {limit_bytes} bytes that are expected at most.")
+
+    answer = io.BytesIO()
+    _fetch_all(
+        url,
+        answer,
+        stop_above_limit,
+        authorization=authorization,
+        attempts=attempts,
+        timeout_s=timeout_s,
+        wait_s=first_wait_s,
+    )
+    return answer.getvalue()
+
+
+def verify(path: Path, checksum: str, advice: str) -> None:
+    """Compare a file with its checksum.
+
+    Args:
+        path: the file.
+        checksum: "md5:...", "sha256:..." or "git:...", git's name of a file with this content (a SHA-1), in
+            hexadecimal digits; the first eight or more are enough.
+        advice: what to do if they differ; ends the message.
+
+    Raises:
+        DataError: they differ.
+    """
+    algorithm, _, expected = checksum.partition(":")
+    if len(expected) < 8:
+        raise ValueError(f"{checksum!r} is no checksum of at least eight digits")
+    with path.open("rb") as file:
+        if algorithm == "git":
+            header = f"blob {os.fstat(file.fileno()).st_size}\0".encode()
+            found = hashlib.file_digest(file, lambda: hashlib.sha1(header, usedforsecurity=False)).hexdigest()
+        else:
+            found = hashlib.file_digest(file, algorithm).hexdigest()
+    if not found.startswith(expected.lower()):
+        raise DataError(f"{path.name} has the {algorithm} checksum {found}; it should be {expected}. {advice}")
 
 
 def extract(archive: Path, destination: Path, *, max_bytes: int = 4 << 30) -> Path:
@@ -168,30 +245,42 @@ def _lock(file: IO[bytes]) -> None:
             fcntl.flock(file, fcntl.LOCK_EX)
 
 
+def _check_address(url: str) -> None:
+    if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
+        raise DataError(f"{url} cannot be downloaded; an address begins with http:// or https://.")
+
+
 def _fetch_all(
-    url: str, file: IO[bytes], on_progress: Progress | None, *, attempts: int, timeout_s: float, wait_s: float
+    url: str,
+    file: IO[bytes],
+    on_progress: Progress | None,
+    *,
+    authorization: str,
+    attempts: int,
+    timeout_s: float,
+    wait_s: float,
 ) -> None:
     most, failures = file.tell(), 0
     while True:
         try:
-            return _fetch(url, file, on_progress, timeout_s)
+            return _fetch(url, file, on_progress, authorization, timeout_s)
         except _TransientError as error:
             # Only a byte never reached before counts as progress: a server that begins anew and breaks off at the
             # same place each time must not keep us for ever.
             failures = 0 if file.tell() > most else failures + 1
             most = max(most, file.tell())
             if failures >= attempts:
-                raise DataError(
+                raise DownloadError(
                     f"{url} cannot be downloaded: {error} ({attempts} attempts). "
                     "Run the command again: it goes on where it stopped."
                 ) from error
             time.sleep(wait_s * 2 ** max(0, failures - 1))
 
 
-def _fetch(url: str, file: IO[bytes], on_progress: Progress | None, timeout_s: float) -> None:
+def _fetch(url: str, file: IO[bytes], on_progress: Progress | None, authorization: str, timeout_s: float) -> None:
     """Append what is missing, or raise `_TransientError` with the file holding what has arrived."""
     start = file.tell()
-    response = _request(url, start, timeout_s)
+    response = _request(url, start, authorization, timeout_s)
     if response is None:
         return
     with response:
@@ -200,26 +289,55 @@ def _fetch(url: str, file: IO[bytes], on_progress: Progress | None, timeout_s: f
         _append(response, file, start, on_progress)
 
 
-def _request(url: str, start: int, timeout_s: float) -> http.client.HTTPResponse | None:
+def _request(url: str, start: int, authorization: str, timeout_s: float) -> http.client.HTTPResponse | None:
     """Return the answer to a request for the bytes from `start` on, or None where there are none left."""
-    headers = {"User-Agent": "resnets"} | ({"Range": f"bytes={start}-"} if start else {})
+    request = urllib.request.Request(url, headers={"User-Agent": "resnets"})
+    if start:
+        request.add_header("Range", f"bytes={start}-")
+    if authorization:
+        request.add_unredirected_header("Authorization", authorization)
     try:
-        return urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=timeout_s)
+        return urllib.request.build_opener(_Redirects).open(request, timeout=timeout_s)
     except urllib.error.HTTPError as error:
         with error:
             if error.code == 416 and start:
                 if error.headers.get("Content-Range") == f"bytes */{start}":
                     return None
                 # The part is longer than the file: it is of another version.
-                return _request(url, 0, timeout_s)
+                return _request(url, 0, authorization, timeout_s)
+            reason = f"the server answers {error.code} {error.reason}"
             if error.code in _TRANSIENT_STATUS:
-                raise _TransientError(f"the server answers {error.code} {error.reason}") from error
-            raise DataError(f"{url} cannot be downloaded: the server answers {error.code} {error.reason}.") from error
+                raise _TransientError(reason) from error
+            raise DownloadError(f"{url} cannot be downloaded: {reason}.", error.code) from error
     except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", error)
         if isinstance(reason, ssl.SSLCertVerificationError):
-            raise DataError(f"{url} cannot be downloaded: {reason}.") from error
+            raise DownloadError(f"{url} cannot be downloaded: {reason}.") from error
         raise _TransientError(str(reason) or type(reason).__name__) from error
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Follows redirections, with the Authorization header on the same server only."""
+
+    def redirect_request(
+        self,
+        req: urllib.request.Request,
+        fp: IO[bytes],
+        code: int,
+        msg: str,
+        headers: http.client.HTTPMessage,
+        newurl: str,
+    ) -> urllib.request.Request | None:
+        """Return the request to `newurl`, or None where the method does not allow it."""
+        redirected = super().redirect_request(req, fp, code, msg, headers, newurl)
+        authorization = req.unredirected_hdrs.get("Authorization")
+        if redirected is not None and authorization and _server(newurl) == _server(req.full_url):
+            redirected.add_unredirected_header("Authorization", authorization)
+        return redirected
+
+
+def _server(url: str) -> tuple[str, str]:
+    return urllib.parse.urlsplit(url)[:2]
 
 
 def _begin_anew(file: IO[bytes]) -> int:
@@ -249,14 +367,6 @@ def _append(response: http.client.HTTPResponse, file: IO[bytes], done: int, on_p
     file.flush()
     if total is not None and done < total:
         raise _TransientError(f"the connection ended after {done} of {total} bytes")
-
-
-def _verify(path: Path, checksum: str, advice: str) -> None:
-    algorithm, _, expected = checksum.partition(":")
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, algorithm).hexdigest()
-    if found != expected.lower():
-        raise DataError(f"{path.name} has the {algorithm} checksum {found}; it should be {expected}. {advice}")
 
 
 def _unpack(archive: Path, folder: Path, max_bytes: int) -> None:

@@ -4,7 +4,10 @@ A broken image is never replaced. Its batch is one smaller, and the batch names 
 """
 
 import atexit
+import dataclasses
+import functools
 import itertools
+import math
 import signal
 import threading
 import weakref
@@ -14,18 +17,29 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float64, Int64, UInt8
+from jaxtyping import Float32, Float64, Int64, UInt8
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from resnets.data.augment import AREA_CROP_DRAWS, area_crop_box, area_crop_decode_px, mirrored
+from resnets.data.augment import (
+    AREA_CROP_DRAWS,
+    SCALE_CROP_DRAWS,
+    area_crop_box,
+    area_crop_decode_px,
+    mirrored,
+    scale_crop_box,
+    scale_crop_px,
+)
+from resnets.data.batch_augment import BatchAugment
+from resnets.data.color import COLOR_DRAWS, ColorAugment
 from resnets.data.decode import read_image
-from resnets.data.order import TrainingStream
-from resnets.data.preprocess import Preprocessor
+from resnets.data.order import COLOR_STREAM, POLICY_STREAM, TrainingStream, random_words
+from resnets.data.policy import apply_policy
+from resnets.data.preprocess import FILTERS, Preprocessor
 from resnets.data.splits import Batch, FileSplit, Skipped
-from resnets.specs.data import AreaCrop
+from resnets.specs.data import AreaCrop, NoPolicy, PolicySpec, ScaleCrop
 from resnets.specs.errors import DataError, ImageError, ResnetsError
 
 TERMINATION_GRACE_SECONDS = 30
@@ -34,7 +48,8 @@ TERMINATION_GRACE_SECONDS = 30
 _ImageReader = Callable[[int, Path], UInt8[np.ndarray, "height width channels"]]
 """Returns the pixels of an image from its number in the batch and its path."""
 
-_FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+# Pillow keeps the corners of a box in 32 bits; below this side they are good to 1/128 of a pixel.
+_EXACT_SIDE = 2**16
 
 
 class DecodedBatch(NamedTuple):
@@ -43,29 +58,42 @@ class DecodedBatch(NamedTuple):
     pixels: UInt8[Tensor, "n height width channels"]
     labels: Int64[Tensor, " n"]
     indices: Int64[Tensor, " n"]
+    places: Int64[Tensor, " n"]
+    """Which of the images that were asked for these are."""
     skipped: tuple[Skipped, ...]
 
 
 class TrainingFiles(TorchDataset[DecodedBatch]):
-    """The passes of the training stream, numbered from the first of step 0; augmented with `AreaCrop`."""
+    """The passes of the training stream, numbered from the first of step 0: cropped, mirrored, varied by a policy."""
 
-    def __init__(self, split: FileSplit, preprocessor: Preprocessor, augment: AreaCrop, stream: TrainingStream) -> None:
+    def __init__(
+        self,
+        split: FileSplit,
+        preprocessor: Preprocessor,
+        augment: AreaCrop | ScaleCrop,
+        stream: TrainingStream,
+        policy: PolicySpec | None = None,
+    ) -> None:
         """Keep what the workers need."""
         self._split = split
         self._preprocessor = preprocessor
         self._augment = augment
         self._stream = stream
+        self._policy = policy or NoPolicy()
 
     def __getitem__(self, number: int) -> DecodedBatch:
         """Return the images of pass `number` that can be read."""
-        step, part = divmod(number, self._stream.accumulation)
-        positions = self._stream.passes(step)[part]
-        draws = self._stream.uniforms(positions, AREA_CROP_DRAWS)
-        flips = mirrored(self._augment, draws[:, 4])
+        positions = self._stream.positions(number)
+        num_draws = SCALE_CROP_DRAWS if isinstance(self._augment, ScaleCrop) else AREA_CROP_DRAWS
+        draws = self._stream.uniforms(positions, num_draws)
+        flips = mirrored(self._augment, draws[:, -1])
+        seeds = random_words(self._stream.seed, positions, 1, POLICY_STREAM)[:, 0]
 
         def read(place: int, path: Path) -> UInt8[np.ndarray, "height width channels"]:
-            pixels = read_area_crop(path, self._augment, self._preprocessor, draws[place, :4])
-            return pixels[:, ::-1] if flips[place] else pixels
+            image = read_crop(path, self._augment, self._preprocessor, draws[place, :-1])
+            if flips[place]:
+                image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+            return self._preprocessor.arrange(np.asarray(apply_policy(self._policy, image, int(seeds[place]))))
 
         return _decode(self._split, self._stream.indices(positions), self._preprocessor, read)
 
@@ -89,24 +117,45 @@ class EvaluationFiles(TorchDataset[DecodedBatch]):
         )
 
 
-def read_area_crop(
-    path: Path, augment: AreaCrop, preprocessor: Preprocessor, uniforms: Float64[np.ndarray, " 4"]
-) -> UInt8[np.ndarray, "height width channels"]:
-    """Return a random crop of the image at `path`, resized to the model's size and in its channel order.
+def read_crop(
+    path: Path, augment: AreaCrop | ScaleCrop, preprocessor: Preprocessor, uniforms: Float64[np.ndarray, " draws"]
+) -> Image.Image:
+    """Return a random crop of the image at `path`, upright and resized to the model's size, in mode "RGB" or "L".
+
+    Of an image that is resized and then cropped, only the crop is computed: the filter sees the same pixels around
+    it, so the result is the same. A JPEG more than twice as large as needed is decoded at a smaller size.
 
     Raises:
         ImageError: The image cannot be read.
     """
     side = preprocessor.spec.crop_px
-    image = read_image(path, color=preprocessor.decode_color, at_least_px=area_crop_decode_px(augment, side, uniforms))
-    cropped = image.resize(
-        (side, side),
-        _FILTERS[preprocessor.spec.interpolation],
-        box=area_crop_box(augment, image.width, image.height, uniforms),
-        # Averages whole blocks of pixels first where the image is several times too large.
-        reducing_gap=2.0,
-    )
-    return preprocessor.arrange(np.asarray(cropped))
+    if isinstance(augment, ScaleCrop):
+        at_least_px = scale_crop_px(augment, float(uniforms[0]))
+    else:
+        at_least_px = area_crop_decode_px(augment, side, uniforms)
+    image = read_image(path, color=preprocessor.decode_color, at_least_px=at_least_px)
+    if isinstance(augment, ScaleCrop):
+        box = scale_crop_box(augment, image.width, image.height, side, uniforms)
+    else:
+        box = area_crop_box(augment, image.width, image.height, uniforms)
+    if max(image.size) > _EXACT_SIDE:
+        image, box = _around(image, box)
+    # The gap averages whole blocks of pixels first where the image is several times too large.
+    return image.resize((side, side), FILTERS[preprocessor.spec.interpolation], box=box, reducing_gap=2.0)
+
+
+def _around(
+    image: Image.Image, box: tuple[float, float, float, float]
+) -> tuple[Image.Image, tuple[float, float, float, float]]:
+    """Return the part of a very long image that resizing `box` looks at, and where the box is in it."""
+    left, top, right, bottom = box
+    # No filter reaches further than two pixels of the resized image, which are at most as large as the box.
+    across, down = 2 * math.ceil(right - left) + 2, 2 * math.ceil(bottom - top) + 2
+    first = max(0, math.floor(left) - across), max(0, math.floor(top) - down)
+    last = min(image.width, math.ceil(right) + across), min(image.height, math.ceil(bottom) + down)
+    part = image.crop((*first, *last))
+    moved = left - first[0], top - first[1], right - first[0], bottom - first[1]
+    return part, (moved[0], moved[1], min(float(part.width), moved[2]), min(float(part.height), moved[3]))
 
 
 def decoded_batches(
@@ -134,16 +183,24 @@ def decoded_batches(
     return batches
 
 
-def to_device(batch: DecodedBatch, preprocessor: Preprocessor, device: torch.device, channels_last: bool) -> Batch:
-    """Return a decoded batch on `device`, normalised there."""
-    pixels = batch.pixels.to(device, non_blocking=True).permute(0, 3, 1, 2)
-    layout = torch.channels_last if channels_last else torch.contiguous_format
+_Normalize = Callable[[UInt8[Tensor, "n channels height width"]], Float32[Tensor, "n channels height width"]]
+
+
+def to_device(decoded: DecodedBatch, normalize: _Normalize, device: torch.device) -> Batch:
+    """Return a decoded batch on `device`, normalised there, in the memory format channels-last."""
+    pixels = decoded.pixels.to(device, non_blocking=True).permute(0, 3, 1, 2)
     return Batch(
-        images=preprocessor.normalize(pixels).contiguous(memory_format=layout),
-        labels=batch.labels.to(device, non_blocking=True),
-        indices=batch.indices.numpy(),
-        skipped=tuple(batch.skipped),
+        images=normalize(pixels),
+        labels=decoded.labels.to(device, non_blocking=True),
+        indices=decoded.indices.numpy(),
+        skipped=tuple(decoded.skipped),
     )
+
+
+def in_layout(batch: Batch, channels_last: bool) -> Batch:
+    """Return the batch with the memory layout n h w c, or n c h w."""
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    return dataclasses.replace(batch, images=batch.images.contiguous(memory_format=layout))
 
 
 UNREADABLE_BATCHES = 20
@@ -155,18 +212,21 @@ class FileBatches:
 
     def __init__(
         self,
-        split: FileSplit,
-        preprocessor: Preprocessor,
-        augment: AreaCrop,
+        files: TrainingFiles,
         stream: TrainingStream,
+        preprocessor: Preprocessor,
+        color: ColorAugment | None,
+        batch_augment: BatchAugment,
         *,
         device: torch.device,
         channels_last: bool,
         workers: int,
     ) -> None:
         """Keep what is needed; the worker processes start with the first batch."""
-        self._files = TrainingFiles(split, preprocessor, augment, stream)
+        self._files = files
         self._preprocessor = preprocessor
+        self._color = color
+        self._batch_augment = batch_augment
         self._stream = stream
         self._device = device
         self._channels_last = channels_last
@@ -189,9 +249,9 @@ class FileBatches:
             ResnetsError: A worker process died.
         """
         self.close()
-        numbers = itertools.count(first_step * self._stream.accumulation)
-        self._decoded = decoded_batches(self._files, numbers, workers=self._workers, device=self._device)
-        return map(self._batch, self._decoded)
+        first = first_step * self._stream.accumulation
+        self._decoded = decoded_batches(self._files, itertools.count(first), workers=self._workers, device=self._device)
+        return map(self._batch, itertools.count(first), self._decoded)
 
     def close(self) -> None:
         """End the worker processes."""
@@ -199,7 +259,7 @@ class FileBatches:
             self._decoded.close()
             self._decoded = None
 
-    def _batch(self, decoded: DecodedBatch) -> Batch:
+    def _batch(self, number: int, decoded: DecodedBatch) -> Batch:
         self._unreadable_in_a_row = 0 if len(decoded.indices) else self._unreadable_in_a_row + 1
         if self._unreadable_in_a_row == UNREADABLE_BATCHES:
             last = decoded.skipped[0]
@@ -207,7 +267,13 @@ class FileBatches:
                 f"In {UNREADABLE_BATCHES} training batches in a row no image can be read; the last is {last.path}: "
                 f"{last.reason}. Check that the data is still there and can be read."
             )
-        return to_device(decoded, self._preprocessor, self._device, self._channels_last)
+        positions, places = self._stream.positions(number), decoded.places.numpy()
+        normalize = self._preprocessor.normalize
+        if self._color is not None:
+            draws = self._stream.uniforms(positions[places], COLOR_DRAWS, COLOR_STREAM)
+            normalize = functools.partial(self._color, uniforms=draws)
+        batch = self._batch_augment(to_device(decoded, normalize, self._device), positions, places)
+        return in_layout(batch, self._channels_last)
 
 
 def _decode(
@@ -224,12 +290,14 @@ def _decode(
         except ImageError as error:
             skipped.append(Skipped(str(path), str(error)))
         else:
-            readable.append(index)
-    kept = np.array(readable, dtype=np.int64)
+            readable.append(place)
+    places = np.array(readable, dtype=np.int64)
+    kept = indices[places]
     return DecodedBatch(
         torch.from_numpy(pixels[: len(readable)]),
         torch.from_numpy(split.labels[kept]),
         torch.from_numpy(kept),
+        torch.from_numpy(places),
         tuple(skipped),
     )
 

@@ -3,13 +3,14 @@
 A run has one endless stream of images: the permutations of its epochs, one after the other (the images are
 shuffled anew in every epoch; He et al. 2015 as released). Step s of a global batch G takes the positions
 s * G ... (s + 1) * G - 1 of it, so every batch is full. Since nothing depends on what was drawn before, the
-number of processes, the number of workers and an interruption cannot change what the model sees.
+number of processes, the number of workers and an interruption cannot change what the model sees. Where rare classes
+are to be drawn as often as frequent ones, `BalancedOrder` takes the place of the permutations.
 
 Random words come from SplitMix64 (Steele, Lea and Flood 2014), used as a function of a counter. NumPy's own
 generators are not used because their streams may change between releases.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final
 
@@ -22,6 +23,18 @@ ORDER_STREAM: Final = 0
 """Random numbers that order the images of an epoch."""
 AUGMENT_STREAM: Final = 1
 """Random numbers that crop and mirror an image."""
+COLOR_STREAM: Final = 2
+"""Random numbers that vary the colours of an image."""
+POLICY_STREAM: Final = 3
+"""Random words that seed the further operations on an image."""
+ERASE_STREAM: Final = 4
+"""Random numbers that erase a rectangle of an image."""
+MIX_STREAM: Final = 5
+"""Random numbers that mix the images of a batch."""
+CLASS_ORDER_STREAM: Final = 6
+"""Random numbers that order the classes, where every class is drawn equally often."""
+FIRST_CLASS_STREAM: Final = 1_000
+"""Random numbers that order the images of class 0, where every class is drawn equally often; class c is c further."""
 
 _INCREMENT: Final = np.uint64(0x9E3779B97F4A7C15)
 
@@ -33,9 +46,17 @@ def _mix(words: UInt64[np.ndarray, "*shape"]) -> UInt64[np.ndarray, "*shape"]:
     return words ^ (words >> np.uint64(31))
 
 
-def _random_words(
+def random_words(
     seed: int, positions: Int64[np.ndarray, " n"], num_draws: int, stream: int
 ) -> UInt64[np.ndarray, "n draws"]:
+    """Return `num_draws` random words for each position; a row depends on nothing but its position.
+
+    Args:
+        seed: seed of the run, 0 ... 2^63 - 1.
+        positions: positions in the training stream, 0 or more.
+        num_draws: words a position.
+        stream: what they are for; words of different streams are independent.
+    """
     # One-dimensional arrays throughout: NumPy lets arrays wrap around, but warns where a scalar does.
     key = _mix(np.array([seed], dtype=np.uint64) + _INCREMENT)
     key = _mix((key ^ np.uint64(stream)) + _INCREMENT)
@@ -46,33 +67,61 @@ def _random_words(
 def uniforms(
     seed: int, positions: Int64[np.ndarray, " n"], num_draws: int, stream: int
 ) -> Float64[np.ndarray, "n draws"]:
-    """Return `num_draws` random numbers in [0, 1) for each position; a row depends on nothing but its position.
-
-    Args:
-        seed: seed of the run, 0 ... 2^63 - 1.
-        positions: positions in the training stream, 0 or more.
-        num_draws: numbers a position.
-        stream: what they are for; numbers of different streams are independent.
-    """
-    return (_random_words(seed, positions, num_draws, stream) >> np.uint64(11)) * 2.0**-53
+    """Return `num_draws` random numbers in [0, 1) for each position; arguments as for `random_words`."""
+    return (random_words(seed, positions, num_draws, stream) >> np.uint64(11)) * 2.0**-53
 
 
-@lru_cache(maxsize=4)
-def _permutation(seed: int, epoch: int, num_images: int) -> Int64[np.ndarray, " num_images"]:
-    positions = np.arange(num_images, dtype=np.int64) + epoch * num_images
-    permutation = np.argsort(_random_words(seed, positions, 1, ORDER_STREAM)[:, 0], kind="stable")
+def _permutation(seed: int, epoch: int, size: int, stream: int) -> Int64[np.ndarray, " size"]:
+    positions = np.arange(size, dtype=np.int64) + epoch * size
+    permutation = np.argsort(random_words(seed, positions, 1, stream)[:, 0], kind="stable")
     permutation.flags.writeable = False
     return permutation.astype(np.int64, copy=False)
 
 
-def sample_indices(seed: int, positions: Int64[np.ndarray, " n"], num_images: int) -> Int64[np.ndarray, " n"]:
+_recent_permutation = lru_cache(maxsize=4)(_permutation)
+
+
+def sample_indices(
+    seed: int, positions: Int64[np.ndarray, " n"], num_images: int, stream: int = ORDER_STREAM
+) -> Int64[np.ndarray, " n"]:
     """Return the index of the image at each position of the training stream."""
     epochs, places = np.divmod(positions, num_images)
     indices = np.empty_like(positions)
     for epoch in np.unique(epochs).tolist():
         chosen = epochs == epoch
-        indices[chosen] = _permutation(seed, epoch, num_images)[places[chosen]]
+        indices[chosen] = _recent_permutation(seed, epoch, num_images, stream)[places[chosen]]
     return indices
+
+
+class BalancedOrder:
+    """The order of the images where every class is drawn equally often, however many images it has.
+
+    The classes follow each other as the images do otherwise: permutation after permutation of them. So position p
+    is the (p // classes)-th draw of its class, and each class has its own endless stream of permutations.
+    """
+
+    def __init__(self, seed: int, labels: Int64[np.ndarray, " n"]) -> None:
+        """Sort the images by class; a class without images has no part."""
+        self._seed = seed
+        self._classes = np.unique(labels)
+        self._images = {int(label): np.flatnonzero(labels == label) for label in self._classes}
+        # The epoch that each class is in and its permutation: all together as many numbers as there are images.
+        self._current: dict[int, tuple[int, Int64[np.ndarray, " _"]]] = {}
+
+    def indices(self, positions: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
+        """Return the index of the image at each position."""
+        count = len(self._classes)
+        labels = self._classes[sample_indices(self._seed, positions, count, CLASS_ORDER_STREAM)]
+        pairs = zip(labels.tolist(), (positions // count).tolist(), strict=True)
+        return np.array([self._image(label, draw) for label, draw in pairs], dtype=np.int64)
+
+    def _image(self, label: int, draw: int) -> int:
+        images = self._images[label]
+        epoch, place = divmod(draw, len(images))
+        if label not in self._current or self._current[label][0] != epoch:
+            permutation = _permutation(self._seed, epoch, len(images), FIRST_CLASS_STREAM + label)
+            self._current[label] = epoch, images[permutation]
+        return int(self._current[label][1][place])
 
 
 def rank_positions(step: int, global_batch: int, rank: int, world_size: int) -> Int64[np.ndarray, " n"]:
@@ -103,6 +152,8 @@ class TrainingStream:
     """Number of this process."""
     world_size: int = 1
     """Number of processes."""
+    balanced: BalancedOrder | None = field(default=None, compare=False)
+    """Draws every class equally often; None draws every image equally often."""
 
     def __post_init__(self) -> None:
         """Refuse batches that cannot be filled or shared out."""
@@ -121,10 +172,19 @@ class TrainingStream:
         """Return the positions of each forward and backward pass of `step` in this process."""
         return np.split(rank_positions(step, self.global_batch, self.rank, self.world_size), self.accumulation)
 
+    def positions(self, number: int) -> Int64[np.ndarray, " n"]:
+        """Return the positions of pass `number` in this process, counted from the first pass of step 0."""
+        step, part = divmod(number, self.accumulation)
+        return self.passes(step)[part]
+
     def indices(self, positions: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
         """Return the index of the image at each position."""
+        if self.balanced is not None:
+            return self.balanced.indices(positions)
         return sample_indices(self.seed, positions, self.num_images)
 
-    def uniforms(self, positions: Int64[np.ndarray, " n"], num_draws: int) -> Float64[np.ndarray, "n draws"]:
-        """Return the random numbers in [0, 1) that vary the image at each position."""
-        return uniforms(self.seed, positions, num_draws, AUGMENT_STREAM)
+    def uniforms(
+        self, positions: Int64[np.ndarray, " n"], num_draws: int, stream: int = AUGMENT_STREAM
+    ) -> Float64[np.ndarray, "n draws"]:
+        """Return the random numbers in [0, 1) that vary the image at each position; `stream` says in what way."""
+        return uniforms(self.seed, positions, num_draws, stream)

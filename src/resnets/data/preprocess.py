@@ -7,7 +7,8 @@ mean image have their channels in the order of `Preprocess.color`. torch is impo
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING
+import math
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -18,20 +19,34 @@ from resnets.specs.data import ImageFolder
 from resnets.specs.preprocess import Preprocess
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
     from typing import Literal
 
     import torch
-    from jaxtyping import Float32, UInt8
+    from jaxtyping import Float32, Shaped, UInt8
     from torch import Tensor
 
     from resnets.data.splits import Split
+    from resnets.data.statistics import Statistics
     from resnets.specs.data import DatasetSpec
 
-_FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+"""Pillow's names of the filters."""
+
+# So many floats fit into the cache of a core, where they are read and written several times.
+_CHUNK_VALUES = 2**17
 
 # A 1 x 100,000 pixel image resized to a shorter side of 256 would take gigabytes, and the crop sees its centre only.
 _MAX_ASPECT = 16
+
+
+class _Constants(NamedTuple):
+    """What is subtracted and divided by, on one device."""
+
+    mean_image: Float32[Tensor, "c h w"] | None
+    mean: Float32[Tensor, "1 c"]
+    std: Float32[Tensor, "1 c"] | None
 
 
 class Preprocessor:
@@ -51,11 +66,11 @@ class Preprocessor:
             raise ValueError(f"The mean image is float32; it is given as {mean_image.dtype}.")
         self.spec = spec
         self.mean_image = mean_image
-        self._statistics: dict[torch.device, tuple[Tensor, Tensor | None]] = {}
+        self._on_device: dict[torch.device, _Constants] = {}
 
     def __getstate__(self) -> dict[str, object]:
         """Leave out the copies on devices, so that a worker process can be given a preprocessor."""
-        return {"spec": self.spec, "mean_image": self.mean_image, "_statistics": {}}
+        return {"spec": self.spec, "mean_image": self.mean_image, "_on_device": {}}
 
     def same_as(self, other: Preprocessor) -> bool:
         """Return whether both turn every image into the same input."""
@@ -92,8 +107,13 @@ class Preprocessor:
             pixels = pixels[:, :, np.newaxis]
         return np.array(pixels[:, :, ::-1] if self.spec.color == "bgr" else pixels, order="C")
 
-    def normalize(self, batch: UInt8[Tensor, "n c h w"]) -> Float32[Tensor, "n c h w"]:
-        """Return (pixel - mean) / std on the batch's device and in its memory format.
+    def normalize(
+        self, batch: UInt8[Tensor, "n c h w"], shift: Float32[Tensor, "n c"] | None = None
+    ) -> Float32[Tensor, "n c h w"]:
+        """Return (pixel + shift - mean) / std on the batch's device and in its memory format.
+
+        The mean is the mean image where there is one; of a batch of another size, it is the mean image's average of
+        each channel (He et al. 2015 test at several sizes, Sec. 3.4). `shift`, on the same device, is 0 by default.
 
         Raises:
             ValueError: the batch is not uint8 or its shape does not fit.
@@ -106,23 +126,33 @@ class Preprocessor:
                 f"A batch of {batch.dtype} and shape {tuple(batch.shape)} cannot be normalised; it is uint8 of shape "
                 f"(n, {channels}, height, width)."
             )
-        if batch.device not in self._statistics:
-            self._statistics[batch.device] = self._statistics_on(batch.device)
-        mean, std = self._statistics[batch.device]
-        output = batch.to(torch.float32).sub_(mean)
-        return output if std is None else output.div_(std)
+        output = torch.empty_like(batch, dtype=torch.float32)
+        for chunk in chunks(batch):
+            values = output[chunk].copy_(batch[chunk])
+            self.normalize_(values, None if shift is None else shift[chunk])
+        return output
 
-    def _statistics_on(self, device: torch.device) -> tuple[Tensor, Tensor | None]:
+    def normalize_(
+        self, values: Float32[Tensor, "n c h w"], shift: Float32[Tensor, "n c"] | None = None
+    ) -> Float32[Tensor, "n c h w"]:
+        """Do to pixels of 0..255 in float32 what `normalize` does, in place."""
+        if values.device not in self._on_device:
+            self._on_device[values.device] = self._constants_on(values.device)
+        image, mean, std = self._on_device[values.device]
+        width = values.shape[3]
+        if image is None or image.shape[1:] != values.shape[2:]:
+            values.sub_(_rows(mean if shift is None else mean - shift, width))
+        else:
+            values.sub_(image if shift is None else image - _rows(shift, width))
+        return values if std is None else values.div_(_rows(std, width))
+
+    def _constants_on(self, device: torch.device) -> _Constants:
         import torch
 
-        if self.mean_image is not None:
-            mean = torch.from_numpy(self.mean_image).permute(2, 0, 1).unsqueeze(0)
-        else:
-            mean = torch.tensor(self.spec.mean, dtype=torch.float32).reshape(1, -1, 1, 1)
-        if set(self.spec.std) == {1.0}:
-            return mean.to(device), None
-        std = torch.tensor(self.spec.std, dtype=torch.float32).reshape(1, -1, 1, 1)
-        return mean.to(device), std.to(device)
+        image = None if self.mean_image is None else torch.from_numpy(self.mean_image).permute(2, 0, 1).to(device)
+        mean = self.spec.mean if self.mean_image is None else self.mean_image.mean(axis=(0, 1), dtype=np.float64)
+        std = None if set(self.spec.std) == {1.0} else torch.tensor([self.spec.std], dtype=torch.float32, device=device)
+        return _Constants(image, torch.tensor(np.array([mean], np.float32), device=device), std)
 
     def _resize(self, image: Image.Image) -> Image.Image:
         width, height = image.size
@@ -137,26 +167,47 @@ class Preprocessor:
             return image
         resized = int(side * longer / shorter)
         size = (side, resized) if width <= height else (resized, side)
-        return image.resize(size, _FILTERS[self.spec.interpolation])
+        return image.resize(size, FILTERS[self.spec.interpolation])
 
 
-def preprocess_for(dataset: DatasetSpec, train: Split) -> Preprocessor:
+def chunks(batch: Shaped[Tensor, "n c h w"]) -> Iterator[slice]:
+    """Yield parts of the batch, which it is worth to work through one after the other: on an accelerator, one."""
+    size = len(batch)
+    if batch.device.type == "cpu":
+        size = max(1, _CHUNK_VALUES // max(1, math.prod(batch.shape[1:])))
+    for start in range(0, len(batch), max(1, size)):
+        yield slice(start, start + size)
+
+
+def _rows(values: Float32[Tensor, "n c"], width: int) -> Float32[Tensor, "n c 1 w"]:
+    """Return a value a channel, repeated along a row in the memory format channels-last.
+
+    Subtracting whole rows is several times as fast on a CPU as subtracting one value a channel from each pixel.
+    """
+    return values[:, None, None, :].expand(-1, 1, width, -1).contiguous().permute(0, 3, 1, 2)
+
+
+def preprocess_for(dataset: DatasetSpec, train: Split, statistics: Statistics | None = None) -> Preprocessor:
     """Return the preprocessing of a model that is trained on `train`.
 
     Digits and CIFAR images are kept whole, and the mean image of the training images is subtracted, without a
-    division (He et al. 2015, Sec. 4.2). Folders are resized, cropped and normalised as their spec says.
+    division (He et al. 2015, Sec. 4.2). Folders are resized, cropped and normalised as their spec says; `statistics`
+    of the training images have the mean image where the spec asks for one.
+
+    Raises:
+        ValueError: the spec asks for a mean image, and `statistics` has none of the right size.
     """
     if isinstance(dataset, ImageFolder):
-        return Preprocessor(
-            Preprocess(
-                resize_px=dataset.resize_px,
-                crop_px=dataset.image_px,
-                color=dataset.color,
-                mean=dataset.mean,
-                std=dataset.std,
-                interpolation=dataset.interpolation,
-            )
+        spec = Preprocess(
+            resize_px=dataset.resize_px,
+            crop_px=dataset.image_px,
+            color=dataset.color,
+            mean=dataset.mean,
+            std=dataset.std,
+            mean_image=dataset.mean_image,
+            interpolation=dataset.interpolation,
         )
+        return Preprocessor(spec, statistics.mean_image if statistics and dataset.mean_image else None)
     assert isinstance(train, ResidentSplit)
     _, side, _, channels = train.images.shape
     spec = Preprocess(

@@ -7,6 +7,7 @@ On the CPU this is NumPy: one gather of strided windows a batch. The same in tor
 as long there, but runs on every other device. Both give equal bits.
 """
 
+import dataclasses
 import itertools
 from collections.abc import Iterator
 
@@ -16,6 +17,7 @@ from jaxtyping import Bool, Float, Float32, Int64, Shaped, UInt8
 from torch import Tensor
 
 from resnets.data.augment import PAD_CROP_DRAWS, PadCrops, pad_crops
+from resnets.data.batch_augment import BatchAugment
 from resnets.data.order import TrainingStream
 from resnets.data.preprocess import Preprocessor
 from resnets.data.splits import Batch, ResidentSplit
@@ -101,6 +103,7 @@ class ResidentBatches:
         preprocessor: Preprocessor,
         augment: PadCrop,
         stream: TrainingStream,
+        batch_augment: BatchAugment,
         *,
         device: torch.device,
         channels_last: bool,
@@ -108,6 +111,7 @@ class ResidentBatches:
         """Copy the images of `split`, padded, to where they are cropped."""
         self._augment = augment
         self._stream = stream
+        self._batch_augment = batch_augment
         self._channels_last = channels_last
         self._labels = split.labels
         self._device = device
@@ -138,7 +142,8 @@ class ResidentBatches:
         crops = pad_crops(self._augment, self._stream.uniforms(positions, PAD_CROP_DRAWS))
         images = self._crop(indices, crops).permute(0, 3, 1, 2)
         labels = torch.from_numpy(self._labels[indices]).to(self._device, non_blocking=True)
-        return Batch(images=images if self._channels_last else images.contiguous(), labels=labels, indices=indices)
+        batch = self._batch_augment(Batch(images=images, labels=labels, indices=indices), positions)
+        return batch if self._channels_last else dataclasses.replace(batch, images=batch.images.contiguous())
 
 
 def model_pixels(

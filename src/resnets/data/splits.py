@@ -78,8 +78,16 @@ class Batch:
     labels: Int64[torch.Tensor, " n"]
     indices: Int64[np.ndarray, " n"]
     """Index of each image in its split."""
+    partner_labels: Int64[torch.Tensor, " n"] | None = None
+    """Label of the image that each was mixed with; None where none was."""
+    own_share: float = 1.0
+    """Share of each image, and of its own label, in the mixture."""
     skipped: tuple[Skipped, ...] = ()
     """Images that belong into this batch but could not be read."""
+    partner_labels: Int64[torch.Tensor, " n"] | None = None
+    """Labels of the images that were mixed in; None where none were."""
+    own_share: float = 1.0
+    """How much each image belongs to its own label; the rest belongs to its partner's."""
 
     def __len__(self) -> int:
         """Return the number of images."""

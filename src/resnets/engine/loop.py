@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from resnets.engine.checkpoint import save_checkpoint
+from resnets.engine.freeze import set_learning
 from resnets.engine.optimizer import set_learning_rate
 from resnets.engine.schedule import learning_rate, needs_step_errors, observe_evaluation, observe_step
 from resnets.engine.step import train_step
@@ -69,6 +70,8 @@ class Run:
     evaluate: Callable[[Callable[[], bool]], Evaluation | None]
     """Evaluate the current weights; None where the data have nothing to evaluate on. It calls its argument
     between batches and raises `EvaluationStopped` when that returns true."""
+    class_weights: torch.Tensor | None
+    """How much an image of each class weighs in the loss, float32 on the device; None is 1."""
     images_an_epoch: int
     checkpoint_folder: Path
     checkpoint_extra: dict[str, Any]
@@ -91,7 +94,7 @@ def train_loop(run: Run, state: TrainState) -> None:
     saved_step, saved_at = state.step, time.monotonic()
     clock = _Clock()
     batches = run.batches(state.step)
-    run.model.train()
+    set_learning(run.model, spec.finetune, state.step, run.ranks)
     while True:
         if _evaluation_is_due(run, state):
             _check_finite(run, state, saved_step)
@@ -101,13 +104,14 @@ def train_loop(run: Run, state: TrainState) -> None:
         overdue = time.monotonic() - saved_at > MINUTES_BETWEEN_CHECKPOINTS * 60
         asked = run.ranks.any(run.interruption.requested or overdue)
         stopping = asked and run.ranks.any(run.interruption.requested)
-        due = state.step % run.machine.checkpoint_every == 0 or state.step == spec.steps or asked
+        ended = state.step == spec.steps or state.best.stopped
+        due = state.step % run.machine.checkpoint_every == 0 or ended or asked
         if due and state.step > saved_step:
             _check_finite(run, state, saved_step, weights=True)
             _save(run, state)
             saved_step, saved_at = state.step, time.monotonic()
             clock.restart()
-        if state.step == spec.steps:
+        if ended:
             return
         if stopping:
             raise InterruptedRunError(
@@ -120,7 +124,9 @@ def train_loop(run: Run, state: TrainState) -> None:
         lr = learning_rate(spec, state.step, state.schedule)
         set_learning_rate(state.optimizer, lr, spec.optimizer)
         _seed_random_layers(run, state.step)
-        totals = train_step(run.model, passes, state, spec, run.ranks)
+        if state.step == spec.finetune.head_steps:
+            set_learning(run.model, spec.finetune, state.step, run.ranks)
+        totals = train_step(run.model, passes, state, spec, run.ranks, run.class_weights)
         state.window += totals
         state.step += 1
         clock.count(spec.global_batch)
@@ -203,11 +209,11 @@ def _evaluation_is_due(run: Run, state: TrainState) -> bool:
 
 
 def _evaluate(run: Run, state: TrainState) -> None:
-    run.ranks.share_buffers(state.model)
+    run.ranks.share_buffers(state.tested_model)
     try:
         evaluation = run.evaluate(lambda: run.ranks.any(run.interruption.requested))
     finally:
-        run.model.train()
+        set_learning(run.model, run.spec.finetune, state.step, run.ranks)
     state.evaluated_step = state.step
     if evaluation is None:
         return
@@ -220,6 +226,12 @@ def _evaluate(run: Run, state: TrainState) -> None:
         **evaluation.values,
     )
     run.progress.evaluated(state.step, evaluation.split, evaluation.loss, evaluation.top1_error)
+    state.best.observe(run.spec.finetune, state.step, evaluation.loss, state.tested_model)
+    if state.best.stopped:
+        run.progress.note(
+            f"Step {state.step}: the loss has not fallen for {state.best.stale_evaluations} evaluations; the run ends "
+            f"with the weights of step {state.best.step}."
+        )
     if observe_evaluation(run.spec, state.schedule, evaluation.top1_error):
         run.progress.note(f"Step {state.step}: the error is on a plateau; the learning rate falls.")
 

@@ -10,9 +10,11 @@ import os
 import sys
 import time
 from collections import deque
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
     from types import TracebackType
     from typing import Self, TextIO
 
@@ -169,6 +171,37 @@ class Progress:
         bar = ProgressBar(total=self._total_steps, completed=self._step)
         top.add_row(bar, Text(f"{self._step:,} of {self._total_steps:,}  {self._times()}"))
         return Group(top, Text(self._numbers(), style="dim")) if self._reports else top
+
+
+@contextmanager
+def counting(what: str, *, quiet: bool = False, stream: TextIO | None = None) -> Iterator[Callable[[int, int], None]]:
+    """Give a function that shows how many of how many images are done; a line that renews itself on a terminal.
+
+    Args:
+        what: what is being done, such as "Mean of the training images".
+        quiet: show nothing.
+        stream: where to write; None is stderr. What is no terminal gets a line every ten seconds.
+    """
+    stream = stream or sys.stderr
+    live = _is_terminal(stream)
+    started = shown = time.monotonic()
+
+    def show(done: int, of: int) -> None:
+        nonlocal shown
+        now = time.monotonic()
+        if quiet or now - shown < (_SECONDS_BETWEEN_DRAWINGS if live else _SECONDS_BETWEEN_LINES):
+            return
+        shown = now
+        rate = done / max(now - started, 1e-9)
+        left = f", left {_clock((of - done) / rate)}" if rate else ""
+        line = f"{what}: {done:,} of {of:,} images, {rate:,.0f} images/s{left}"
+        print(f"\r\x1b[K{line}" if live else line, end="" if live else "\n", file=stream, flush=True)
+
+    try:
+        yield show
+    finally:
+        if live and not quiet:
+            print("\r\x1b[K", end="", file=stream, flush=True)
 
 
 def _is_terminal(stream: TextIO) -> bool:

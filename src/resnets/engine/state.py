@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from resnets.engine.schedule import ScheduleState
+from resnets.engine.stopping import Best
 
 if TYPE_CHECKING:
     from torch import nn
@@ -25,6 +26,10 @@ class TrainState:
     step: int = 0
     """Optimiser steps done."""
     schedule: ScheduleState = field(default_factory=ScheduleState)
+    average: nn.Module | None = None
+    """The averaged weights, in a module like `model`; None where the run keeps none."""
+    best: Best = field(default_factory=Best)
+    """The best evaluation so far, for runs that stop early."""
     evaluated_step: int = -1
     """Step of the latest evaluation, -1 before the first."""
     window: torch.Tensor = field(default_factory=lambda: torch.zeros(3, dtype=torch.float64))
@@ -32,6 +37,11 @@ class TrainState:
     float32 on mps)."""
     skipped: dict[str, str] = field(default_factory=dict)
     """Path and reason of every image that could not be read."""
+
+    @property
+    def tested_model(self) -> nn.Module:
+        """The module that is evaluated and stored: the averaged weights where there are some."""
+        return self.model if self.average is None else self.average
 
     def state_dict(self) -> dict[str, Any]:
         """Return tensors and plain values, for `torch.save` and `weights_only=True`."""
@@ -42,6 +52,8 @@ class TrainState:
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "schedule": self.schedule.state_dict(),
+            "average": None if self.average is None else self.average.state_dict(),
+            "best": self.best.state_dict(),
             "evaluated_step": self.evaluated_step,
             "window": self.window,
             "skipped": dict(self.skipped),
@@ -59,6 +71,9 @@ class TrainState:
                 kept["momentum_buffer"] = torch.empty_like(parameter).copy_(momentum)
         self.scaler.load_state_dict(values["scaler"])
         self.schedule = ScheduleState.from_state_dict(values["schedule"])
+        if self.average is not None:
+            self.average.load_state_dict(values["average"])
+        self.best = Best.from_state_dict(values["best"])
         self.step = values["step"]
         self.evaluated_step = values["evaluated_step"]
         self.window.copy_(values["window"])

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import torch
 from torch.nn import functional
+
+from resnets.engine.average import update_average
+from resnets.engine.freeze import drop_gradients
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
+@runtime_checkable
 class LabelledImages(Protocol):
     """Images and labels on the device."""
 
@@ -35,6 +39,16 @@ class LabelledImages(Protocol):
         """Class indices."""
         ...
 
+    @property
+    def partner_labels(self) -> Int64[Tensor, " n"] | None:
+        """Class indices of the images that were mixed in; None where none were."""
+        ...
+
+    @property
+    def own_share(self) -> float:
+        """How much of each image is its own, 0 ... 1."""
+        ...
+
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:
     """Return the context in which a forward pass computes in `precision` ("fp32", "bf16" or "fp16")."""
@@ -44,7 +58,12 @@ def autocast(precision: str, device: torch.device) -> AbstractContextManager[obj
 
 
 def train_step(
-    model: nn.Module, passes: Sequence[LabelledImages], state: TrainState, spec: TrainSpec, ranks: Distributed
+    model: nn.Module,
+    passes: Sequence[LabelledImages],
+    state: TrainState,
+    spec: TrainSpec,
+    ranks: Distributed,
+    class_weights: Float[Tensor, " classes"] | None = None,
 ) -> Tensor:
     """Update the weights once and return the sum of losses, the errors and the images, as a vector of 3.
 
@@ -57,6 +76,7 @@ def train_step(
         state: holds the optimiser, whose learning rate is set, and the gradient scaler.
         spec: precision, label smoothing and batch size.
         ranks: the processes of the run.
+        class_weights: how much an image of each class weighs in the loss; None is 1.
     """
     rank_batch = spec.global_batch / ranks.world_size
     totals = torch.zeros_like(state.window)
@@ -69,23 +89,44 @@ def train_step(
         with nullcontext() if last else ranks.without_averaging(model):
             with autocast(spec.precision, ranks.device):
                 logits = model(batch.images)
-            loss = functional.cross_entropy(
-                logits.float(), batch.labels, reduction="sum", label_smoothing=spec.label_smoothing
-            )
+            loss = _loss(logits.float(), batch, spec.label_smoothing, class_weights)
             state.scaler.scale(loss / rank_batch).backward()
         errors = (logits.detach().argmax(dim=1) != batch.labels).sum()
         totals[0] += loss.detach()
         totals[1] += errors
         totals[2] += len(batch.labels)
     if ranks.world_size > 1 or any(len(batch.labels) for batch in passes):
+        drop_gradients(state.model, spec.finetune, state.step)
         state.scaler.step(state.optimizer)
         state.scaler.update()
+        if state.average is not None:
+            update_average(state.average, state.model, spec.ema_decay, state.step + 1)
     state.optimizer.zero_grad(set_to_none=True)
     return totals
 
 
+def _loss(
+    logits: Float[Tensor, "n classes"],
+    batch: LabelledImages,
+    label_smoothing: float,
+    class_weights: Float[Tensor, " classes"] | None,
+) -> Tensor:
+    """Return the summed cross-entropy; of a mixed image, towards both labels in the shares of the mixture."""
+
+    def towards(labels: Int64[Tensor, " n"]) -> Tensor:
+        return functional.cross_entropy(
+            logits, labels, weight=class_weights, reduction="sum", label_smoothing=label_smoothing
+        )
+
+    if batch.partner_labels is None:
+        return towards(batch.labels)
+    return batch.own_share * towards(batch.labels) + (1 - batch.own_share) * towards(batch.partner_labels)
+
+
 def _take_part(model: nn.Module, images: Float[Tensor, "0 channels height width"]) -> None:
     """Run a backward pass that adds nothing: the other ranks wait for this one, whose images are all unreadable."""
+    modes = {module: module.training for module in model.modules()}
     model.eval()  # or BatchNorm would learn from the image that stands in
     (model(images.new_zeros(1, *images.shape[1:])).sum() * 0).backward()
-    model.train()
+    for module, training in modes.items():
+        module.training = training

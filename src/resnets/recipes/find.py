@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import ModuleType
 
-MODULES = ("digits", "cifar10", "folder")
+MODULES = ("digits", "cifar10", "imagenet", "folder")
 
 
 def recipe(name: str) -> TrainSpec:

@@ -6,23 +6,21 @@
 
 from __future__ import annotations
 
-import dataclasses
+import copy
 import itertools
 import json
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from resnets.artifacts.model_folder import StoredModel, check_weights, load_model, save_model
 from resnets.artifacts.run_directory import RunDirectory
-from resnets.data.batches import training_batches
-from resnets.data.open import open_dataset
-from resnets.data.preprocess import preprocess_for
 from resnets.engine.checkpoint import latest_checkpoint, load_checkpoint
-from resnets.engine.device import check_precision, choose_device, set_up, use_channels_last, worker_processes
-from resnets.engine.distributed import Distributed, distributed
+from resnets.engine.device import check_precision, choose_device, set_up
+from resnets.engine.distributed import distributed
 from resnets.engine.interruption import listen
 from resnets.engine.log import MetricsLog
 from resnets.engine.loop import Evaluation, EvaluationStopped, Run, share_skipped, train_loop
@@ -35,16 +33,15 @@ from resnets.specs import io
 from resnets.specs.catalogue import model_name
 from resnets.specs.data import ImageFolder
 from resnets.specs.errors import InterruptedRunError, ModelError, RunError, SpecError, TrainingError
-from resnets.specs.optim import Plateau
-from resnets.tasks.classify.evaluate import EvaluationReport, choose_split, evaluate_model
+from resnets.specs.finetune import GivenWeights
+from resnets.tasks.classify.evaluate import EvaluationReport, choose_split
+from resnets.tasks.classify.prepare import Parts, prepare
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from resnets.data.batches import TrainingBatches
-    from resnets.data.preprocess import Preprocessor
-    from resnets.data.splits import Dataset
+    from resnets.artifacts.transfer import Transfer
     from resnets.engine.interruption import Interruption
     from resnets.specs.run import Machine, TrainSpec
 
@@ -61,37 +58,6 @@ class TrainedRun:
     """Whether there was nothing left to do."""
     rank: int
     """Rank of this process among those of the run; 0 reports."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Parts:
-    """What a run works with, put together before anything is written."""
-
-    spec: TrainSpec
-    machine: Machine
-    ranks: Distributed
-    directory: RunDirectory
-    dataset: Dataset
-    preprocessor: Preprocessor
-    batches: TrainingBatches
-    channels_last: bool
-    workers: int
-    command: str
-
-    def evaluate(
-        self, model: torch.nn.Module, split: str, should_stop: Callable[[], bool] = lambda: False
-    ) -> EvaluationReport:
-        return evaluate_model(
-            model,
-            self.dataset.splits[split],
-            self.preprocessor,
-            self.dataset.classes,
-            ranks=self.ranks,
-            precision=self.spec.precision,
-            channels_last=self.channels_last,
-            workers=self.workers,
-            should_stop=should_stop,
-        )
 
 
 @dataclass(slots=True)
@@ -131,7 +97,7 @@ def train(
     with ExitStack() as stack:
         interruption = stack.enter_context(listen())
         ranks = stack.enter_context(distributed(device))
-        parts = _prepare(spec, root, RunDirectory(run), machine, ranks, command)
+        parts = prepare(spec, root, RunDirectory(run), machine, ranks, command, quiet=quiet)
         stack.callback(parts.batches.close)
         if parts.directory.is_finished:
             return _finished(parts)
@@ -140,76 +106,15 @@ def train(
         return _train(parts, interruption, quiet or not ranks.is_first)
 
 
-def _prepare(
-    spec: TrainSpec, root: Path | None, directory: RunDirectory, machine: Machine, ranks: Distributed, command: str
-) -> _Parts:
-    ranks.check_batch(spec.global_batch, spec.accumulation)
-    directory.saved_spec()
-    with ranks.first_goes_ahead():
-        dataset = open_dataset(spec.dataset, root)
-    preprocessor = preprocess_for(spec.dataset, dataset.splits["train"])
-    spec = _fit_to_data(spec, dataset, preprocessor, ranks.world_size)
-    if isinstance(spec.schedule, Plateau) and "validation" not in dataset.splits:
-        raise SpecError(
-            "schedule:plateau follows the validation error, and this dataset has no validation split; hold one out "
-            "(--dataset.validation-images 5000 for CIFAR)."
-        )
-    directory.check_same(spec)
-    channels_last = use_channels_last(ranks.device, machine)
-    workers = worker_processes(machine)
-    batches = training_batches(
-        dataset.splits["train"],
-        preprocessor,
-        spec.augment,
-        seed=spec.seed,
-        global_batch=spec.global_batch,
-        accumulation=spec.accumulation,
-        rank=ranks.rank,
-        world_size=ranks.world_size,
-        device=ranks.device,
-        channels_last=channels_last,
-        workers=workers,
-    )
-    return _Parts(
-        spec=spec,
-        machine=machine,
-        ranks=ranks,
-        directory=directory,
-        dataset=dataset,
-        preprocessor=preprocessor,
-        batches=batches,
-        channels_last=channels_last,
-        workers=workers,
-        command=command,
-    )
-
-
-def _fit_to_data(spec: TrainSpec, dataset: Dataset, preprocessor: Preprocessor, world_size: int) -> TrainSpec:
-    """Return the spec whose model has the classes and channels of the data.
-
-    Raises:
-        SpecError: images of this size, or so few in a pass, are too small for the net.
-    """
-    fields: dict[str, Any] = {"num_classes": len(dataset.classes), "in_channels": preprocessor.spec.channels}
-    spec = dataclasses.replace(spec, model=dataclasses.replace(spec.model, **fields))
-    side = preprocessor.spec.crop_px
-    images = spec.global_batch // (world_size * spec.accumulation)
-    try:
-        with torch.device("meta"):
-            build(spec.model).train()(torch.empty(images, preprocessor.spec.channels, side, side))
-    except (RuntimeError, ValueError) as error:
-        raise SpecError(
-            f"{model_name(spec.model)} cannot train on passes of {images} images of {side} x {side} pixels: {error}"
-        ) from error
-    return spec
-
-
-def _train(parts: _Parts, interruption: Interruption, quiet: bool) -> TrainedRun:
+def _train(parts: Parts, interruption: Interruption, quiet: bool) -> TrainedRun:
     spec, ranks, directory = parts.spec, parts.ranks, parts.directory
     state = _initial_state(parts)
     resumed = _resume(parts, state)
+    transferred = None if parts.given is None or resumed else _start_from(parts, parts.given, state)
     if ranks.is_first:
-        directory.create(spec, _start(parts, state.step))
+        directory.create(spec, _start(parts, state.step, transferred))
+        if parts.statistics is not None:
+            directory.save_statistics(parts.statistics.to_tensors())
     log = MetricsLog(
         directory.metrics if ranks.is_first else None, from_step=state.step, tensorboard=directory.tensorboard
     )
@@ -218,7 +123,7 @@ def _train(parts: _Parts, interruption: Interruption, quiet: bool) -> TrainedRun
     evaluated = _Evaluated()
     interruption.can_save = True
     with log, progress:
-        for line in _opening_lines(parts, state, resumed):
+        for line in _opening_lines(parts, state, resumed, transferred):
             progress.note(line)
         run = Run(
             spec=spec,
@@ -226,7 +131,8 @@ def _train(parts: _Parts, interruption: Interruption, quiet: bool) -> TrainedRun
             ranks=ranks,
             model=model,
             batches=parts.batches.batches,
-            evaluate=lambda should_stop: _evaluate(parts, state.model, should_stop, progress, evaluated),
+            evaluate=lambda should_stop: _evaluate(parts, state.tested_model, should_stop, progress, evaluated),
+            class_weights=_class_weights(parts),
             images_an_epoch=parts.batches.num_images,
             checkpoint_folder=directory.checkpoints,
             checkpoint_extra=_checkpoint_extra(parts),
@@ -240,9 +146,40 @@ def _train(parts: _Parts, interruption: Interruption, quiet: bool) -> TrainedRun
     return TrainedRun(path=directory.path, spec=spec, metrics=metrics, was_finished=False, rank=ranks.rank)
 
 
-def _start(parts: _Parts, step: int) -> dict[str, Any]:
+def _class_weights(parts: Parts) -> torch.Tensor | None:
+    """Return weights with which every class counts equally, of mean 1 over the training images."""
+    if parts.spec.finetune.balance != "loss":
+        return None
+    classes = len(parts.dataset.classes)
+    counts = np.bincount(parts.dataset.splits["train"].labels, minlength=classes)
+    weights = counts.sum() / (classes * np.maximum(counts, 1))
+    return torch.tensor(weights, dtype=torch.float32, device=parts.ranks.device)
+
+
+def _start_from(parts: Parts, given: StoredModel, state: TrainState) -> Transfer:
+    """Copy the given weights into the model (and into its average)."""
+    from resnets.artifacts.transfer import transfer
+
+    transferred = transfer(state.model, given, parts.dataset.classes)
+    if state.average is not None:
+        state.average.load_state_dict(state.model.state_dict())
+    return transferred
+
+
+def _start(parts: Parts, step: int, transferred: Transfer | None) -> dict[str, Any]:
     """Return the facts of this start that bitwise resume depends on."""
+    weights = None
+    if transferred is not None and parts.given is not None and isinstance(parts.spec.init, GivenWeights):
+        weights = {
+            "source": parts.spec.init.source,
+            "name": parts.given.name,
+            "licence": parts.given.licence,
+            "loaded": len(transferred.loaded),
+            "skipped": list(transferred.skipped),
+            "initialised": list(transferred.initialised),
+        }
     return {
+        "init": weights,
         "step": step,
         "device": str(parts.ranks.device),
         "processes": parts.ranks.world_size,
@@ -251,28 +188,33 @@ def _start(parts: _Parts, step: int) -> dict[str, Any]:
     }
 
 
-def _initial_state(parts: _Parts) -> TrainState:
+def _initial_state(parts: Parts) -> TrainState:
     model = build(parts.spec.model, seed=parts.spec.seed)
     if parts.spec.batch_norm.across_ranks == "sync":
         model = parts.ranks.synchronize_batch_norm(model)
     layout = torch.channels_last if parts.channels_last else torch.contiguous_format
     model = model.to(parts.ranks.device).to(memory_format=layout)  # pyright: ignore[reportCallIssue]
     device = parts.ranks.device
+    # Tracing of a compiled model must not see the copy; it is made before.
+    average = None
+    if parts.spec.ema_decay:
+        average = copy.deepcopy(model).eval().requires_grad_(False)
     return TrainState(
         model=model,
+        average=average,
         optimizer=build_optimizer(model, parts.spec.optimizer),
         scaler=torch.amp.GradScaler(device.type, enabled=parts.spec.precision == "fp16"),
         window=torch.zeros(3, dtype=torch.float32 if device.type == "mps" else torch.float64, device=device),
     )
 
 
-def _fast_model(parts: _Parts, model: torch.nn.Module) -> torch.nn.Module:
+def _fast_model(parts: Parts, model: torch.nn.Module) -> torch.nn.Module:
     if parts.machine.compile:
         model = torch.compile(model, dynamic=False)  # pyright: ignore[reportAssignmentType]
     return parts.ranks.wrap(model)
 
 
-def _resume(parts: _Parts, state: TrainState) -> bool:
+def _resume(parts: Parts, state: TrainState) -> bool:
     """Load the latest checkpoint into `state`; return whether there was one.
 
     Raises:
@@ -303,7 +245,7 @@ def _resume(parts: _Parts, state: TrainState) -> bool:
     return True
 
 
-def _checkpoint_extra(parts: _Parts) -> dict[str, Any]:
+def _checkpoint_extra(parts: Parts) -> dict[str, Any]:
     mean = parts.preprocessor.mean_image
     return {
         "spec": json.dumps(io.to_json(parts.spec)),
@@ -314,7 +256,7 @@ def _checkpoint_extra(parts: _Parts) -> dict[str, Any]:
     }
 
 
-def _opening_lines(parts: _Parts, state: TrainState, resumed: bool) -> Iterator[str]:
+def _opening_lines(parts: Parts, state: TrainState, resumed: bool, transferred: Transfer | None) -> Iterator[str]:
     spec, dataset = parts.spec, parts.dataset
     counts = ", ".join(f"{len(split):,} {name}" for name, split in dataset.splits.items())
     yield f"{model_name(spec.model)} on {dataset.name}: {counts} images, {len(dataset.classes)} classes"
@@ -325,12 +267,16 @@ def _opening_lines(parts: _Parts, state: TrainState, resumed: bool) -> Iterator[
     if spec.steps < spec.full_steps:
         yield f"Shortened: {spec.steps:,} of the recipe's {spec.full_steps:,} steps, schedule scaled to the same shape"
     yield from dataset.notes
+    yield from parts.notes
+    if transferred is not None and parts.given is not None and isinstance(spec.init, GivenWeights):
+        yield f"Weights from {spec.init.source}: {transferred.text}"
+        yield f"Licence of these weights: {parts.given.licence or 'not stated'}"
     if resumed:
         yield f"Going on from step {state.step:,} of {spec.steps:,}"
 
 
 def _evaluate(
-    parts: _Parts, model: torch.nn.Module, should_stop: Callable[[], bool], progress: Progress, evaluated: _Evaluated
+    parts: Parts, model: torch.nn.Module, should_stop: Callable[[], bool], progress: Progress, evaluated: _Evaluated
 ) -> Evaluation | None:
     """Evaluate while training goes on, keep the report, and name each unreadable image once."""
     split = "validation" if "validation" in parts.dataset.splits else "test"
@@ -356,7 +302,7 @@ def _evaluate(
 
 
 def _finish(
-    parts: _Parts, state: TrainState, log: MetricsLog, interruption: Interruption, evaluated: _Evaluated
+    parts: Parts, state: TrainState, log: MetricsLog, interruption: Interruption, evaluated: _Evaluated
 ) -> dict[str, Any]:
     """Recalibrate BatchNorm if the spec says so, evaluate the final weights, and write the model folder.
 
@@ -365,16 +311,19 @@ def _finish(
     spec, ranks = parts.spec, parts.ranks
     recalibration = spec.batch_norm.recalibration_batches
     share_skipped(ranks, state)
-    ranks.share_buffers(state.model)
+    if state.best.weights:
+        state.tested_model.load_state_dict(state.best.weights)
+    model = state.tested_model
+    ranks.share_buffers(model)
     if recalibration:
         batches = itertools.islice(parts.batches.batches(spec.steps), recalibration)
-        recalibrate_batch_norm(state.model, (batch.images for batch in batches), spec.precision, ranks)
+        recalibrate_batch_norm(model, (batch.images for batch in batches), spec.precision, ranks)
     split = choose_split(parts.dataset, None)
     # The loop evaluated these very weights at its last step, unless a signal or an earlier start came between.
-    same_weights = state.evaluated_step == state.step and not recalibration
+    same_weights = state.evaluated_step == state.step and not recalibration and not state.best.weights
     report = evaluated.report if same_weights and evaluated.split == split else None
     if report is None:
-        report = _evaluate_at_the_end(parts, state.model, split, interruption)
+        report = _evaluate_at_the_end(parts, model, split, interruption)
     result = report.result
     metrics = {
         "split": split,
@@ -390,10 +339,12 @@ def _finish(
         "full_steps": spec.full_steps,
         "batch_norm_recalibrated": recalibration > 0,
     }
+    if state.best.weights:
+        metrics |= {"stopped_at_step": state.step, "best_step": state.best.step}
     log.write(state.step, split, final=True, loss=result.loss, top1_error=result.top1_error, images=result.images)
     if ranks.is_first:
         stored = StoredModel(
-            model=state.model,
+            model=model,
             spec=spec.model,
             preprocessor=parts.preprocessor,
             classes=parts.dataset.classes,
@@ -412,7 +363,7 @@ def _finish(
 
 
 def _evaluate_at_the_end(
-    parts: _Parts, model: torch.nn.Module, split: str, interruption: Interruption
+    parts: Parts, model: torch.nn.Module, split: str, interruption: Interruption
 ) -> EvaluationReport:
     try:
         return parts.evaluate(model, split, lambda: parts.ranks.any(interruption.requested))
@@ -421,7 +372,7 @@ def _evaluate_at_the_end(
         raise InterruptedRunError(message, interruption.exit_code) from None
 
 
-def _finished(parts: _Parts) -> TrainedRun:
+def _finished(parts: Parts) -> TrainedRun:
     try:
         stored = load_model(parts.directory.model)
     except ModelError as error:
