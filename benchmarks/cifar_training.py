@@ -186,12 +186,7 @@ def our_stepper(system: System, depth: int, root: str | None) -> Callable[[], No
     batches = training_batches(
         split,
         preprocess_for(spec.dataset, split),
-        spec.augment,
-        seed=0,
-        global_batch=BATCH,
-        accumulation=1,
-        rank=0,
-        world_size=1,
+        replace(spec, global_batch=BATCH),
         device=device,
         channels_last=system.channels_last,
         workers=0,

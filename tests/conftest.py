@@ -19,10 +19,10 @@ hypothesis.settings.load_profile("resnets")
 
 @pytest.fixture(scope="session", autouse=True)
 def _few_threads():
-    """Two threads: tests are small, and more threads cost them time."""
+    """Two threads, or one where OMP_NUM_THREADS says so: tests are small, and more threads cost them time."""
     import torch
 
-    torch.set_num_threads(min(2, os.cpu_count() or 1))
+    torch.set_num_threads(min(2, torch.get_num_threads()))
 
 
 @pytest.fixture(autouse=True)

@@ -38,7 +38,17 @@ def test_every_describe_command_prints(arguments, capsys):
 def test_every_other_command_gets_as_far_as_the_missing_run(arguments, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(arguments) == 2
-    assert "There is no model at runs/folder.scratch-seed0" in capsys.readouterr().err
+    assert f"There is no model at {arguments[1]}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [line for line in RESNETS if line[0] == "convert"], ids=shlex.join)
+def test_every_conversion_gets_as_far_as_the_missing_weights(arguments, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "imagenet.txt").write_text("\n".join(f"class {number}" for number in range(1000)), "utf-8")
+    if "--mean-image" in arguments:
+        arguments = [word for word in arguments if word not in ("--mean-image", "ResNet_mean.binaryproto")]
+    assert main(arguments) == 2
+    assert arguments[1].rstrip("/") in capsys.readouterr().err
 
 
 def test_make_targets_exist():

@@ -9,7 +9,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from resnets.api import Classifier, Prediction, TrainedRun, build, evaluate, load, recipe, train
+    from resnets.api import Classifier, Prediction, TrainedRun, build, convert, evaluate, load, recipe, train
+    from resnets.models.interop.foreign import Hints
     from resnets.specs.errors import ResnetsError, UserError
     from resnets.specs.run import Machine, shorten
 
@@ -17,12 +18,14 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Classifier": "resnets.api",
+    "Hints": "resnets.models.interop.foreign",
     "Machine": "resnets.specs.run",
     "Prediction": "resnets.api",
     "ResnetsError": "resnets.specs.errors",
     "TrainedRun": "resnets.api",
     "UserError": "resnets.specs.errors",
     "build": "resnets.api",
+    "convert": "resnets.api",
     "evaluate": "resnets.api",
     "load": "resnets.api",
     "recipe": "resnets.recipes.find",
@@ -32,6 +35,7 @@ _HOMES = {
 
 __all__ = [
     "Classifier",
+    "Hints",
     "Machine",
     "Prediction",
     "ResnetsError",
@@ -39,6 +43,7 @@ __all__ = [
     "UserError",
     "__version__",
     "build",
+    "convert",
     "evaluate",
     "load",
     "recipe",

@@ -19,29 +19,42 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
-from resnets.data.open import dataset_spec_for, open_for_testing
+from resnets.artifacts.scores import check_scores_path, write_scores
+from resnets.data.open import dataset_spec_for
+from resnets.data.splits import FileSplit
 from resnets.engine.device import check_precision, choose_device, set_up, use_channels_last, worker_processes
-from resnets.engine.distributed import Distributed
 from resnets.engine.step import DTYPES
 from resnets.models.build import build as build_from_spec
 from resnets.recipes.find import recipe
 from resnets.specs.catalogue import model_spec
-from resnets.specs.data import DatasetSpec, Digits, ImageFolder
+from resnets.specs.data import DatasetSpec, ImageFolder
 from resnets.specs.errors import ImageError, UserError
 from resnets.specs.run import Machine, TrainSpec
+from resnets.tasks.classify import features as feature_extraction
 from resnets.tasks.classify import predict as prediction
-from resnets.tasks.classify.evaluate import align_classes, choose_split, combine, evaluate_model
-from resnets.tasks.classify.load import load_classifier
+from resnets.tasks.classify.ensemble import check_classes, check_held_out, open_for_models, shares
+from resnets.tasks.classify.evaluate import align_classes, choose_split
+from resnets.tasks.classify.load import load_classifier, load_source
 from resnets.tasks.classify.predict import Prediction, Unreadable
+from resnets.tasks.classify.testing import Computing, evaluate_each, named_protocols
 from resnets.tasks.classify.train import TrainedRun
 from resnets.tasks.classify.train import train as train_classifier
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from jaxtyping import Float32
+
+    from resnets.artifacts.conversion import Conversion
     from resnets.artifacts.model_folder import StoredModel
+    from resnets.data.splits import Split
+    from resnets.models.interop.foreign import Hints
+    from resnets.specs.protocol import ProtocolSpec
+    from resnets.tasks.classify.evaluate import EvaluationReport
+    from resnets.tasks.classify.testing import Tested
 
 __all__ = [
     "Classifier",
@@ -49,6 +62,7 @@ __all__ = [
     "TrainedRun",
     "Unreadable",
     "build",
+    "convert",
     "default_run",
     "evaluate",
     "load",
@@ -184,18 +198,64 @@ class Classifier:
         """Yield what `predict` returns, image by image, with `Unreadable` in the place of a broken one."""
         if top_k < 1:
             raise UserError(f"top_k is {top_k}; it is at least 1.")
-        if isinstance(images, str | Path) or not isinstance(images, Iterable) or prediction.is_one_image(images):
-            images = [images]
-        return prediction.predict(self.stored, images, top_k=top_k, device=choose_device(device))
+        return prediction.predict(self.stored, _listed(images), top_k=top_k, device=choose_device(device))
+
+    def features(
+        self, images: Any, *, stage: str | None = None, pooled: bool = True, device: str = "cpu"
+    ) -> Float32[np.ndarray, "n channels *pixels"]:
+        """Return the features of each image: (n, channels), or with `pooled=False` (n, channels, height, width).
+
+        Args:
+            images: as for `predict`.
+            stage: conv2_x, conv3_x, ... (`model.feature_shapes()` lists them); None is the last. In a residual net,
+                its average is the input of the fully-connected layer.
+            pooled: average the map over its pixels.
+            device: where to compute.
+
+        Raises:
+            ImageError: an image cannot be read. `features_each` goes on instead.
+            ModelError: the model has no features.
+            UserError: it has no such stage.
+        """
+        rows = []
+        for entry in self.features_each(images, stage=stage, pooled=pooled, device=device):
+            if isinstance(entry, Unreadable):
+                raise ImageError(f"{entry.path} cannot be read: {entry.reason}")
+            rows.append(entry)
+        if rows:
+            return np.stack(rows)
+        _, shape = feature_extraction.choose_stage(self.stored, stage)
+        return np.empty((0, *(shape[:1] if pooled else shape)), np.float32)
+
+    def features_each(
+        self, images: Any, *, stage: str | None = None, pooled: bool = True, device: str = "cpu"
+    ) -> Iterator[Float32[np.ndarray, "channels ..."] | Unreadable]:
+        """Yield what `features` returns, image by image, with `Unreadable` in the place of a broken one."""
+        return feature_extraction.features(
+            self.stored, _listed(images), stage=stage, pooled=pooled, device=choose_device(device)
+        )
 
 
-def load(path: str | Path) -> Classifier:
-    """Return the classifier in a run directory or a model folder.
+def _listed(images: Any) -> Iterable[Any]:
+    """Return images as they are, and a single one as a list of one."""
+    if isinstance(images, str | Path) or not isinstance(images, Iterable) or prediction.is_one_image(images):
+        return [images]
+    return images
+
+
+def load(source: str | Path) -> Classifier:
+    """Return a trained classifier, with its preprocessing and class names.
+
+    Args:
+        source: a run directory; a model folder; or, as a string, weights to download, once and with their checksum:
+            `torchvision:resnet50[.IMAGENET1K_V1]`, `timm:NAME` or `hf-hub:OWNER/NAME[@REVISION]`. The progress of a
+            download is shown on stderr.
 
     Raises:
-        ModelError: there is none, or it is damaged.
+        ModelError: there is none, it is damaged, or it cannot be downloaded.
+        DataError: a download has the wrong checksum, or cannot be written.
     """
-    return Classifier(load_classifier(Path(path)))
+    return Classifier(load_classifier(source) if isinstance(source, Path) else load_source(source))
 
 
 def evaluate(
@@ -204,81 +264,148 @@ def evaluate(
     data: str | Path,
     data_root: str | Path | None = None,
     split: str | None = None,
-    protocol: str = "center",
+    protocol: str | ProtocolSpec | Sequence[str | ProtocolSpec] = "center",
+    weights: Sequence[float] | None = None,
+    save_scores: str | Path | None = None,
+    recalibrate_images: int = 0,
     machine: Machine | None = None,
     precision: str = "fp32",
-    on_images: Callable[[int, int], None] = lambda done, of: None,
+    on_images: Callable[[int, int, str], None] = lambda done, of, what: None,
 ) -> dict[str, Any]:
-    """Return the errors of a model, or of the ensemble of several, over a split.
+    """Return the errors of a model, or of the ensemble of several, over a split (He et al. 2015, Sec. 4.1).
 
     Args:
-        models: a classifier or the path of a run directory or model folder, or several.
+        models: a classifier, or what `load` takes, or several: their softmax scores are averaged. Each has its own
+            preprocessing; their classes are the same, in whatever order.
         data: "digits", "cifar10", "cifar100" or a folder of images.
         data_root: where CIFAR is.
         split: "test", "validation" or "train"; None takes test, else validation.
-        protocol: "center", a single view of the centre.
+        protocol: "center", one view; "ten-crop"; "dense", the whole image at several sizes; a spec of
+            `resnets.specs.protocol` for another form of these; or several, which are tested one after the other.
+        weights: how much the scores of each model count; None is equally.
+        save_scores: archive (.npz) to write: under the name of each protocol the probabilities, float32 (images,
+            classes), NaN for unreadable images; and `labels`, `classes`, `images` (paths, or indices in the split).
+        recalibrate_images: training images of `data` over which BatchNorm's statistics are averaged anew before the
+            test, in a copy of the model; 0 keeps those of the model.
         machine: device, workers and threads.
         precision: "fp32", "bf16" or "fp16".
-        on_images: told how many images are done, of how many.
+        on_images: told how many images are done, of how many, and what is at work: model and protocol.
 
     Returns:
-        images, top1_error, top5_error (percent; None with five classes or fewer), loss, split, protocol, dataset,
-        models, per_class_errors, confusion (rows true, columns predicted), skipped, notes.
+        images, top1_error, top5_error (percent; None with five classes or fewer), loss, split, protocol, settings,
+        dataset, models, weights, classes, per_class_errors, confusion (rows true, columns predicted), skipped, notes.
+        Of several protocols, those fields that differ are in `protocols`, by name.
 
     Raises:
-        UserError: a model or the data cannot be used.
+        UserError: a model or the data cannot be used, or do not allow a protocol.
     """
-    if protocol != "center":
-        raise UserError(f"--protocol is {protocol!r}; this version tests with center.")
+    protocols = named_protocols(protocol)
     if precision not in DTYPES:
         raise UserError(f"precision is {precision!r}; it is one of {', '.join(DTYPES)}.")
-    if not models:
-        raise UserError("evaluate needs at least one model.")
-    machine = machine or Machine()
     if isinstance(models, Classifier | str | Path):
         models = [models]
-    classifiers = [model if isinstance(model, Classifier) else load(model) for model in models]
-    first = classifiers[0].stored
-    module = combine([classifier.stored for classifier in classifiers])
+    if not models:
+        raise UserError("evaluate needs at least one model.")
+    if recalibrate_images < 0:
+        raise UserError(f"--recalibrate-batch-norm is {recalibrate_images}; it is 0 (off) or more images.")
+    model_shares = shares(weights, len(models))
+    scores_path = check_scores_path(Path(save_scores)) if save_scores is not None else None
+    machine = machine or Machine()
     device = choose_device(machine.device)
     check_precision(precision, device)
     set_up(device, machine)
-    dataset_spec, root = _dataset(data, data_root, first.dataset or Digits())
-    dataset = align_classes(open_for_testing(dataset_spec, root, first.fingerprint), first)
+    classifiers = [model if isinstance(model, Classifier) else load(model) for model in models]
+    stored = [classifier.stored for classifier in classifiers]
+    check_classes(stored)
+    dataset = align_classes(open_for_models(stored, lambda spec: _dataset(data, data_root, spec)), stored[0])
     split = choose_split(dataset, split)
-    done = 0
-
-    def count(images: int) -> None:
-        nonlocal done
-        done += images
-        on_images(done, len(dataset.splits[split]))
-
-    channels_last = use_channels_last(device, machine)
-    layout = torch.channels_last if channels_last else torch.contiguous_format
-    report = evaluate_model(
-        module.to(device).to(memory_format=layout),  # pyright: ignore[reportCallIssue]
-        dataset.splits[split],
-        first.preprocessor,
-        first.classes,
-        ranks=Distributed(device=device),
+    check_held_out(stored, split)
+    computing = Computing(
+        device=device,
         precision=precision,
-        channels_last=channels_last,
+        channels_last=use_channels_last(device, machine),
         workers=worker_processes(machine),
-        on_images=count,
     )
-    result = report.result
-    return {
+    tested = dict(
+        evaluate_each(
+            stored,
+            model_shares,
+            dataset,
+            split,
+            protocols,
+            computing,
+            recalibrate_images=recalibrate_images,
+            keep_scores=scores_path is not None,
+            on_images=on_images,
+        )
+    )
+    if scores_path is not None:
+        _write_scores(scores_path, tested, dataset.splits[split], stored[0].classes)
+    notes = [*(note for classifier in classifiers if (note := classifier.unfinished)), *dataset.notes]
+    if recalibrate_images:
+        notes.append(f"BatchNorm's statistics are averages over {recalibrate_images:,} training images.")
+    common = {
         "models": [classifier.name for classifier in classifiers],
+        "weights": model_shares,
         "dataset": dataset.name,
         "split": split,
-        "protocol": protocol,
+        "classes": list(stored[0].classes),
+        "notes": notes,
+    }
+    reports = {name: _report(name, protocols[name], one.report) for name, one in tested.items()}
+    return common | (next(iter(reports.values())) if len(reports) == 1 else {"protocols": reports})
+
+
+def _report(name: str, protocol: ProtocolSpec, report: EvaluationReport) -> dict[str, Any]:
+    result = report.result
+    return {
+        "protocol": name,
+        "settings": dataclasses.asdict(protocol),
         "images": result.images,
         "top1_error": result.top1_error,
         "top5_error": result.top5_error,
         "loss": result.loss,
         "per_class_errors": result.per_class_errors,
-        "classes": list(first.classes),
         "confusion": [list(row) for row in result.confusion],
         "skipped": [entry._asdict() for entry in report.skipped],
-        "notes": [*(note for classifier in classifiers if (note := classifier.unfinished)), *dataset.notes],
     }
+
+
+def _write_scores(path: Path, tested: dict[str, Tested], split: Split, classes: Sequence[str]) -> None:
+    images = [str(file) for file in split.paths] if isinstance(split, FileSplit) else list(range(len(split)))
+    probabilities = {
+        name: one.scores.log_probabilities.exp().numpy() for name, one in tested.items() if one.scores is not None
+    }
+    write_scores(path, probabilities, labels=split.labels, classes=classes, images=images)
+
+
+def convert(
+    source: str | Path, destination: str | Path, *, to: str | None = None, hints: Hints | None = None
+) -> Conversion:
+    """Convert weights from another program to a model folder, or from a model or run to another program's form.
+
+    Args:
+        source: a file or folder of torchvision, timm, transformers, Caffe or a CIFAR program; or a run directory or
+            model folder.
+        destination: what is written; must not exist.
+        to: resnets, torchvision, timm, huggingface, caffe or cifar; None goes by the destination's suffix.
+        hints: what the source's files do not say: variant, normalisation, class names.
+
+    Raises:
+        UserError: the source cannot be read or does not say everything, the target's form cannot express the net, or
+            the logits differ; nothing was written.
+    """
+    from resnets.artifacts import conversion
+
+    path = Path(source)
+    if not conversion.is_ours(path):
+        return conversion.convert(path, Path(destination), hints, to)
+    stated = hints or conversion.Hints()
+    if stated != conversion.Hints(licence=stated.licence):
+        raise UserError(
+            f"{source} is a model of this package, which says everything itself; only --licence can be given."
+        )
+    stored = load_classifier(path)
+    if stated.licence is not None:
+        stored = dataclasses.replace(stored, licence=stated.licence)
+    return conversion.convert(stored, Path(destination), None, to)

@@ -3,8 +3,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from resnets.data.augment import area_crop_box, area_crop_decode_px, mirrored, pad_crops
-from resnets.specs.data import AreaCrop, PadCrop
+from resnets.data.augment import (
+    area_crop_box,
+    area_crop_decode_px,
+    mirrored,
+    pad_crops,
+    scale_crop_box,
+    scale_crop_px,
+)
+from resnets.specs.data import AreaCrop, PadCrop, ScaleCrop
 
 AREA_CROPS = st.builds(AreaCrop, min_area=st.floats(0.01, 1), max_aspect=st.floats(1, 4))
 SIDES = st.integers(1, 5_000)
@@ -28,7 +35,7 @@ def test_every_corner_and_side_is_as_likely():
     assert ((counts - 20_000 / 162) ** 2 / (20_000 / 162)).sum() < 240  # 161 degrees of freedom
 
 
-@pytest.mark.parametrize("augment", [PadCrop(flip=False), AreaCrop(flip=False)])
+@pytest.mark.parametrize("augment", [PadCrop(flip=False), AreaCrop(flip=False), ScaleCrop(flip=False)])
 def test_nothing_is_mirrored_where_the_spec_says_so(augment):
     assert not mirrored(augment, np.linspace(0, 0.99, 50)).any()
 
@@ -76,3 +83,40 @@ def test_shares_are_uniform_and_aspects_log_uniform():
 
 def test_a_share_of_one_is_the_whole_image():
     assert area_crop_box(AreaCrop(min_area=1.0), 40, 30, np.full(4, 0.7)) == pytest.approx((0, 0, 40, 30))
+
+
+def test_half_of_the_images_are_mirrored():
+    assert mirrored(ScaleCrop(), many(1)[:, 0]).mean() == pytest.approx(0.5, abs=0.02)
+
+
+def test_every_shorter_side_of_the_range_is_as_likely():
+    sides = [scale_crop_px(ScaleCrop(), uniform) for uniform in many(1)[:, 0]]
+    counts = np.bincount(np.array(sides) - 256)
+    assert len(counts) == 225
+    assert ((counts - 20_000 / 225) ** 2 / (20_000 / 225)).sum() < 320  # 224 degrees of freedom
+
+
+@given(st.integers(1, 300), st.integers(0, 300), st.integers(0, 200), SIDES, SIDES, DRAWS)
+def test_a_scaled_crop_is_whole_pixels_of_the_resized_image(crop_px, extra, span, width, height, draws):
+    augment = ScaleCrop(min_resize_px=crop_px + extra, max_resize_px=crop_px + extra + span)
+    left, top, right, bottom = scale_crop_box(augment, width, height, crop_px, draws[:3])
+    shorter = scale_crop_px(augment, draws[0])
+    resized = {side: round(side / min(width, height) * shorter) for side in (width, height)}
+    assert augment.min_resize_px <= min(resized.values()) == shorter <= augment.max_resize_px
+    assert 0 <= left < right <= width
+    assert 0 <= top < bottom <= height
+    for low, high, side in ((left, right, width), (top, bottom, height)):
+        scale = resized[side] / side
+        assert low * scale == pytest.approx(round(low * scale), abs=1e-6 * resized[side])
+        assert 0 <= round(low * scale) <= resized[side] - crop_px
+        assert (high - low) * scale == pytest.approx(crop_px, abs=1e-6 * resized[side])
+
+
+def test_every_place_is_as_likely():
+    augment = ScaleCrop(min_resize_px=10, max_resize_px=10)
+    boxes = np.array([scale_crop_box(augment, 20, 15, 8, draws) for draws in many(3)])
+    # 20 x 15 becomes 13 x 10, in which a crop of 8 fits at 6 x 3 places.
+    columns, rows = np.rint(boxes[:, 0] * 13 / 20).astype(int), np.rint(boxes[:, 1] * 10 / 15).astype(int)
+    counts = np.bincount(columns * 3 + rows)
+    assert len(counts) == 18
+    assert ((counts - 20_000 / 18) ** 2 / (20_000 / 18)).sum() < 46  # 17 degrees of freedom

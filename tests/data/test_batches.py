@@ -13,6 +13,7 @@ from PIL import Image
 from resnets.data.batches import TrainingBatches, evaluation_batches, training_batches
 from resnets.data.preprocess import Preprocessor
 from resnets.data.splits import FileSplit, ResidentSplit
+from resnets.data.statistics import Statistics
 from resnets.specs.catalogue import model_spec
 from resnets.specs.data import AreaCrop, Color, Digits, ImageFolder, PadCrop, ScaleCrop
 from resnets.specs.errors import DataError, SpecError
@@ -178,3 +179,42 @@ def test_real_photographs_train_and_evaluate(testdata):
     batches.close()
     evaluated = list(evaluation_batches(split, preprocessor, batch_size=16, device=CPU, channels_last=True))
     assert sum(len(batch) for batch in evaluated) == len(paths)
+
+
+@pytest.mark.parametrize("kind", ["memory", "files"])
+def test_balanced_sampling_evens_out_the_classes_for_any_number_of_processes(tmp_path, kind):
+    split = resident(24) if kind == "memory" else files(tmp_path, 24)
+    split.labels[:] = [0] * 20 + [1] * 3 + [2]
+    augment = PadCrop() if kind == "memory" else AreaCrop()
+    spec = run_of(6, augment=augment, finetune=Finetune(balance="sampling"))
+    whole = taken(training_batches(split, GRAY, spec, **MAKE), 0, 4)
+    assert Counter(label for batch in whole for label in batch.labels.tolist()) == {0: 8, 1: 8, 2: 8}
+    shares = [taken(training_batches(split, GRAY, spec, rank=rank, world_size=2, **MAKE), 0, 4) for rank in range(2)]
+    for one, *parts in zip(whole, *shares, strict=True):
+        assert torch.equal(one.images, torch.cat([part.images for part in parts]))
+        np.testing.assert_array_equal(one.indices, np.concatenate([part.indices for part in parts]))
+    (later,) = taken(training_batches(split, GRAY, spec, **MAKE), 3, 1)
+    assert torch.equal(later.images, whole[3].images)
+
+
+def test_colour_axes_of_the_training_set_need_its_statistics(tmp_path):
+    color = Color(pca_std=0.1, pca_axes="training-set")
+    spec = run_of(4, augment=AreaCrop(), color=color)
+    rgb = Preprocessor(Preprocess(resize_px=4, crop_px=4))
+    with pytest.raises(ValueError, match="need its statistics"):
+        training_batches(files(tmp_path, 9), rgb, spec, **MAKE)
+    statistics = Statistics(mean_image=None, axes=np.eye(3), eigenvalues=np.array([1.0, 0, 0]), images=9)
+    plain, shifted = (
+        taken(training_batches(files(tmp_path, 9), rgb, one, statistics=statistics, **MAKE), 0, 1)[0]
+        for one in (run_of(4, augment=AreaCrop()), spec)
+    )
+    difference = shifted.images - plain.images
+    assert difference[:, 0].abs().min() > 0.1  # red alone, the only axis along which there is a variance
+    assert not difference[:, 1:].any()
+    with pytest.raises(SpecError, match="scale-crop"):
+        training_batches(files(tmp_path, 9), rgb, run_of(4), **MAKE)
+
+
+def test_a_scaled_crop_of_an_image_in_memory_is_refused():
+    with pytest.raises(SpecError, match="pad-crop"):
+        training_batches(resident(9), GRAY, run_of(4, augment=ScaleCrop()), **MAKE)

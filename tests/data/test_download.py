@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from resnets.data.download import StderrProgress, download, extract
+from resnets.data.download import DownloadError, StderrProgress, download, extract, read_url, verify
 from resnets.specs.errors import DataError
 
 CONTENT = bytes(range(256)) * 4_000
@@ -290,3 +290,36 @@ def test_an_interrupted_extraction_never_looks_complete(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         extract(archive, tmp_path / "set")
     assert not (tmp_path / "set").exists()
+
+
+def test_a_checksum_can_be_gits_or_the_first_digits(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"hello\n")
+    verify(path, "git:ce013625030ba8dba906f756967f9e9ca394464a", "")
+    verify(path, "sha256:5891b5b5", "")
+    for wrong in ("git:ce013625030ba8dba906f756967f9e9ca394464b", "sha256:5891b5b4", "md5:5891b5b5"):
+        with pytest.raises(DataError, match=r"file has the .* Do this\."):
+            verify(path, wrong, "Do this.")
+    for too_short in ("sha256:", "sha256:5891b5", ""):
+        with pytest.raises(ValueError, match="no checksum"):
+            verify(path, too_short, "")
+
+
+def test_a_short_answer_is_read_whole_and_a_long_one_refused(server):
+    server.break_after = [1000]
+    server.statuses = [503]
+    assert read_url(server.url, limit_bytes=len(CONTENT), first_wait_s=0.0) == CONTENT
+    with pytest.raises(DownloadError, match="more than the 5000 bytes"):
+        read_url(server.url, limit_bytes=5000)
+    with pytest.raises(DataError, match="http"):
+        read_url("file:///etc/passwd", limit_bytes=5000)
+
+
+def test_the_status_of_a_refusal_is_kept(server, tmp_path):
+    with pytest.raises(DownloadError) as caught:
+        _download(server.url + "s", tmp_path / "file", checksum=CHECKSUM)
+    assert caught.value.status == 404
+    server.statuses = [503] * 9
+    with pytest.raises(DownloadError) as caught:
+        _download(server.url, tmp_path / "file", checksum=CHECKSUM)
+    assert caught.value.status is None

@@ -7,16 +7,18 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from typing import Literal
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from resnets.data.augment import area_crop_box, mirrored
+from resnets.data.augment import area_crop_box, mirrored, scale_crop_px
 from resnets.data.batches import training_batches
+from resnets.data.color import COLOR_DRAWS, ColorAugment
 from resnets.data.loader import TERMINATION_GRACE_SECONDS, TrainingFiles, decoded_batches, read_crop
-from resnets.data.order import TrainingStream
+from resnets.data.order import COLOR_STREAM, TrainingStream, uniforms
 from resnets.data.preprocess import Preprocessor
 from resnets.data.splits import FileSplit
 from resnets.specs.catalogue import model_spec
@@ -99,6 +101,7 @@ def assert_same(some, others):
         assert torch.equal(one.labels, other.labels)
         np.testing.assert_array_equal(one.indices, other.indices)
         assert one.skipped == other.skipped
+        assert one.own_share == other.own_share
 
 
 @pytest.mark.parametrize("workers", [1, 3])
@@ -151,6 +154,143 @@ def test_a_crop_is_the_resized_box_of_the_image(tmp_path, size):
     np.testing.assert_allclose(pixels[2:-2, 12, 1], expected_rows[2:-2], atol=2)
 
 
+def resized_then_cropped(path, augment, preprocessor, draws):
+    """Return what the paper says, step by step: the whole image resized, then a crop of it, in float64."""
+    shorter = augment.min_resize_px + int(draws[0] * (augment.max_resize_px - augment.min_resize_px + 1))
+    with Image.open(path) as image:
+        width, height = (round(side / min(image.size) * shorter) for side in image.size)
+        filters = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+        resized = image.convert("RGB").resize((width, height), filters[preprocessor.spec.interpolation])
+    side = preprocessor.spec.crop_px
+    left, top = int(draws[1] * (width - side + 1)), int(draws[2] * (height - side + 1))
+    return np.asarray(resized.crop((left, top, left + side, top + side))).astype(np.float64)
+
+
+def scale_preprocessor(interpolation: Literal["bilinear", "bicubic"], side=24):
+    return Preprocessor(Preprocess(resize_px=side + 4, crop_px=side, interpolation=interpolation))
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("size", [(40, 30), (17, 50), (97, 64), (30, 300), (25, 20)])
+def test_a_scaled_crop_is_the_crop_of_the_resized_image(tmp_path, size, interpolation):
+    path = tmp_path / "photo.png"
+    random = np.random.default_rng(0)
+    smooth = Image.fromarray(random.integers(0, 256, (5, 5, 3), dtype=np.uint8)).resize(size, Image.Resampling.BICUBIC)
+    noisy = np.asarray(smooth) + random.normal(0, 10, (size[1], size[0], 3))
+    Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(path)
+    preprocessor = scale_preprocessor(interpolation)
+    augment = ScaleCrop(min_resize_px=24, max_resize_px=60)
+    for draws in random.random((12, 3)):
+        ours = np.asarray(read_crop(path, augment, preprocessor, draws)).astype(np.float64)
+        difference = np.abs(ours - resized_then_cropped(path, augment, preprocessor, draws))
+        # Pillow rounds to bytes between rows and columns, and chooses by the size which come first.
+        assert difference.mean() < 0.5
+        assert difference.max() <= 3
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_a_scaled_crop_of_a_photograph_is_the_crop_of_the_resized_one(testdata, interpolation):
+    paths = sorted((testdata / "imagenet-sample").glob("*.JPEG"))[::12]
+    preprocessor = scale_preprocessor(interpolation, side=224)
+    differences = {True: [], False: []}
+    for path, draws in zip(paths, np.random.default_rng(0).random((len(paths), 3)), strict=True):
+        ours = np.asarray(read_crop(path, ScaleCrop(), preprocessor, draws)).astype(np.float64)
+        with Image.open(path) as image:
+            reduced = min(image.size) >= 2 * scale_crop_px(ScaleCrop(), draws[0])
+        difference = np.abs(ours - resized_then_cropped(path, ScaleCrop(), preprocessor, draws))
+        differences[reduced].append(difference.mean())
+    assert max(differences[False]) < 0.5
+    assert np.mean(differences[False] + differences[True]) < 1
+    # Decoded at half its size, a photograph is averaged over blocks first: sharper or softer by a few levels.
+    assert max(differences[True], default=0) < 5
+
+
+@pytest.mark.parametrize("augment", [ScaleCrop(min_resize_px=256, max_resize_px=480), AUGMENT])
+@pytest.mark.parametrize("upright", [False, True])
+def test_a_crop_of_a_very_long_image_is_at_its_place(tmp_path, augment, upright):
+    length = 2_400_000
+    marks = (np.arange(length) // 10_000).astype(np.uint8)  # 0 ... 239, from one end to the other
+    path = tmp_path / "long.png"
+    Image.fromarray(marks[:, None] if upright else marks[None]).save(path, compress_level=1)
+    for place in (0.0, 0.31, 0.9999999):
+        draws = np.array([0.5, place, place, place])
+        num_draws = 3 if isinstance(augment, ScaleCrop) else 4
+        pixels = np.asarray(read_crop(path, augment, preprocessor_for(), draws[:num_draws]))
+        assert pixels.shape == (24, 24, 3)
+        assert np.abs(pixels.astype(int) - int(place * 240)).max() <= 1
+
+
+VARIED = {
+    "augment": ScaleCrop(min_resize_px=26, max_resize_px=40),
+    "color": Color(pca_std=0.1, brightness=0.3, contrast=0.3, saturation=0.3, hue=0.1),
+    "policy": TrivialAugment(),
+    "erase_probability": 0.5,
+}
+MIXED = VARIED | {"mix": Mix(mixup_alpha=0.4, cutmix_alpha=1.0), "policy": RandAugment()}
+
+
+@pytest.mark.parametrize("fields", [VARIED, MIXED])
+def test_a_varied_stream_depends_on_neither_workers_nor_interruptions(split, fields):
+    split.paths[4].write_bytes(b"no image")
+    whole = first_batches(split, count=6, **fields)
+    assert_same(whole, first_batches(split, count=6, workers=2, **fields))
+    assert_same(whole[4:], first_batches(split, count=2, first_step=2, workers=1, **fields))
+
+
+def test_processes_share_a_varied_stream(split):
+    whole = first_batches(split, count=3, accumulation=1, **VARIED)
+    shares = [first_batches(split, count=3, accumulation=1, rank=rank, world_size=2, **VARIED) for rank in range(2)]
+    for one, *parts in zip(whole, *shares, strict=True):
+        torch.testing.assert_close(one.images, torch.cat([part.images for part in parts]), rtol=0, atol=0)
+
+
+def test_every_variation_changes_the_images_and_none_the_labels(split):
+    plain = {"augment": VARIED["augment"]}
+    before = first_batches(split, **plain)
+    for name in ("color", "policy", "erase_probability"):
+        for one, other in zip(before, first_batches(split, **plain, **{name: VARIED[name]}), strict=True):
+            assert not torch.equal(one.images, other.images)
+            assert torch.equal(one.labels, other.labels)
+            assert other.partner_labels is None
+    for one, other in zip(before, first_batches(split, **plain, mix=Mix(mixup_alpha=1.0)), strict=True):
+        torch.testing.assert_close(
+            other.images, other.own_share * one.images + (1 - other.own_share) * one.images.roll(1, 0)
+        )
+        assert torch.equal(other.partner_labels, one.labels.roll(1))
+
+
+def test_a_broken_image_changes_how_no_other_is_varied(split):
+    whole = first_batches(split, count=10, **VARIED)
+    split.paths[7].write_bytes(b"")
+    for one, other in zip(whole, first_batches(split, count=10, **VARIED), strict=True):
+        kept = torch.from_numpy(one.indices != 7)
+        assert torch.equal(one.images[kept], other.images)
+
+
+def test_colours_are_varied_after_the_crop_and_the_mirror_and_before_the_mean(split):
+    plain = {"augment": VARIED["augment"], "accumulation": 1}
+    one = first_batches(split, count=1, **plain)[0]
+    other = first_batches(split, count=1, **plain, color=Color(pca_std=2.0))[0]
+    draws = uniforms(3, np.arange(8), COLOR_DRAWS, COLOR_STREAM)
+    shift = ColorAugment(Color(pca_std=2.0), preprocessor_for()).shift(draws[:, :4]) / 50
+    assert np.abs(shift).max() > 1
+    difference = (other.images - one.images).numpy()
+    np.testing.assert_allclose(difference, np.broadcast_to(shift[:, :, None, None], difference.shape), atol=1e-5)
+
+
+def test_a_bgr_model_is_trained_on_the_same_images(split):
+    for one, other in zip(first_batches(split, **VARIED), first_batches(split, order="bgr", **VARIED), strict=True):
+        torch.testing.assert_close(one.images.flip(1), other.images, rtol=1e-5, atol=1e-4)
+
+
+def test_gray_images_take_policy_erasing_and_mixing(split):
+    fields = {name: value for name, value in MIXED.items() if name != "color"}
+    for batch in first_batches(split, order="gray", **fields):
+        assert batch.images.shape == (4, 1, 24, 24)
+        assert batch.partner_labels is not None
+
+
 @pytest.mark.parametrize("channels_last", [True, False])
 def test_batches_of_files_have_the_layout_that_was_asked_for(split, channels_last):
     (batch,) = first_batches(split, count=1, channels_last=channels_last)
@@ -180,9 +320,10 @@ def test_only_many_batches_in_a_row_without_a_readable_image_end_the_run(split):
         first_batches(split, count=20)
 
 
-def test_random_numbers_of_the_run_are_left_alone(split):
+@pytest.mark.parametrize("workers", [0, 1])
+def test_random_numbers_of_the_run_are_left_alone(split, workers):
     before = torch.get_rng_state()
-    first_batches(split, workers=1)
+    first_batches(split, workers=workers, **MIXED)
     assert torch.equal(torch.get_rng_state(), before)
 
 

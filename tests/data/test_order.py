@@ -7,7 +7,14 @@ from hypothesis import strategies as st
 
 from resnets.data.order import (
     AUGMENT_STREAM,
+    CLASS_ORDER_STREAM,
+    COLOR_STREAM,
+    ERASE_STREAM,
+    FIRST_CLASS_STREAM,
+    MIX_STREAM,
     ORDER_STREAM,
+    POLICY_STREAM,
+    BalancedOrder,
     TrainingStream,
     rank_positions,
     sample_indices,
@@ -123,3 +130,57 @@ def test_a_batch_larger_than_the_dataset_is_refused_with_both_numbers():
 def test_a_batch_that_does_not_divide_is_refused():
     with pytest.raises(SpecError, match=r"128 does not divide into 3 process\(es\) with accumulation 2"):
         TrainingStream(seed=0, num_images=500, global_batch=128, accumulation=2, world_size=3)
+
+
+LABELS = np.array([0] * 13 + [1] * 2 + [3] * 1 + [4] * 6)
+"""Five classes, one of them without images."""
+
+
+@given(SEEDS, st.integers(0, 1_000))
+def test_a_balanced_stream_draws_every_class_equally_often(seed, block):
+    indices = BalancedOrder(seed, LABELS).indices(positions(4 * block, 4 * block + 8))
+    assert sorted(LABELS[indices[:4]].tolist()) == sorted(LABELS[indices[4:]].tolist()) == [0, 1, 3, 4]
+
+
+@given(SEEDS)
+def test_a_balanced_stream_takes_every_image_of_a_class_once_before_any_of_them_again(seed):
+    indices = BalancedOrder(seed, LABELS).indices(positions(0, 4 * 13 * 6))
+    for label in (0, 1, 3, 4):
+        images = np.flatnonzero(label == LABELS)
+        drawn = indices[LABELS[indices] == label]
+        for epoch in drawn[: len(drawn) // len(images) * len(images)].reshape(-1, len(images)):
+            np.testing.assert_array_equal(np.sort(epoch), images)
+
+
+@given(SEEDS, st.permutations(range(60)))
+def test_a_balanced_stream_depends_on_nothing_but_the_position(seed, shuffled):
+    whole = BalancedOrder(seed, LABELS).indices(positions(0, 60))
+    order = BalancedOrder(seed, LABELS)
+    one_by_one = [order.indices(np.array([position]))[0] for position in shuffled]
+    np.testing.assert_array_equal(whole[shuffled], one_by_one)
+
+
+def test_classes_of_the_same_size_are_shuffled_apart():
+    labels = np.repeat(np.arange(2), 50)
+    indices = BalancedOrder(0, labels).indices(positions(0, 200))
+    orders = [indices[labels[indices] == label] - 50 * label for label in range(2)]
+    epochs = [*orders[0].reshape(2, 50), *orders[1].reshape(2, 50)]
+    assert all((a != b).any() for a, b in itertools.combinations(epochs, 2))
+    assert len({tuple(pair) for pair in labels[indices].reshape(-1, 2).tolist()}) == 2
+
+
+def test_streams_are_numbered_apart():
+    streams = [ORDER_STREAM, AUGMENT_STREAM, COLOR_STREAM, POLICY_STREAM, ERASE_STREAM, MIX_STREAM, CLASS_ORDER_STREAM]
+    assert len(set(streams)) == len(streams)
+    assert max(streams) < FIRST_CLASS_STREAM
+    firsts = [uniforms(5, positions(0, 3), 1, stream)[0, 0] for stream in streams]
+    assert len(set(firsts)) == len(firsts)
+
+
+@given(st.integers(0, 12), st.integers(1, 3), st.integers(0, 1))
+def test_passes_are_numbered_through_from_step_0(step, accumulation, rank):
+    stream = TrainingStream(
+        seed=0, num_images=50, global_batch=6 * accumulation, accumulation=accumulation, rank=rank, world_size=2
+    )
+    for part, expected in enumerate(stream.passes(step)):
+        np.testing.assert_array_equal(stream.positions(step * accumulation + part), expected)

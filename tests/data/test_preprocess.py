@@ -83,6 +83,31 @@ def test_a_mean_image_is_subtracted_at_its_pixel_and_the_batch_stays():
     assert bool((batch == 7).all())
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("mean_image", [True, False])
+def test_images_in_the_size_of_photographs_are_normalised_as_small_ones(layout, mean_image):
+    image = np.random.default_rng(0).random((224, 224, 3)).astype(np.float32) * 255
+    spec = Preprocess(resize_px=256, crop_px=224, mean=(9.0, 8.0, 7.0), std=(2.0, 3.0, 4.0), mean_image=mean_image)
+    batch = torch.randint(0, 256, (3, 3, 224, 224), dtype=torch.uint8).contiguous(memory_format=layout)
+    shift = torch.randn(3, 3)
+    mean = image.transpose(2, 0, 1) if mean_image else np.reshape([9.0, 8.0, 7.0], (3, 1, 1))
+    output = Preprocessor(spec, image if mean_image else None).normalize(batch, shift)
+    expected = batch.double() + shift[:, :, None, None].double() - torch.from_numpy(mean).double()
+    expected /= torch.tensor([2.0, 3.0, 4.0])[:, None, None]
+    assert output.is_contiguous(memory_format=layout)
+    torch.testing.assert_close(output.double(), expected, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("size", [(5, 4), (4, 7), (9, 11)])
+def test_of_images_of_another_size_the_spatial_average_of_the_mean_image_is_subtracted(size):
+    mean_image = np.random.default_rng(0).random((4, 4, 3)).astype(np.float32) * 255
+    preprocessor = Preprocessor(Preprocess(resize_px=4, crop_px=4, mean_image=True), mean_image)
+    batch = torch.randint(0, 256, (2, 3, *size), dtype=torch.uint8)
+    average = torch.from_numpy(mean_image.astype(np.float64).mean(axis=(0, 1)))
+    expected = batch.double() - average[:, None, None]
+    torch.testing.assert_close(preprocessor.normalize(batch).double(), expected, rtol=0, atol=1e-4)
+
+
 @pytest.mark.parametrize("shape", [(2, 1, 4, 4), (3, 4, 4), (2, 4, 4, 3)])
 def test_a_batch_of_another_shape_or_type_is_refused(shape):
     preprocessor = Preprocessor(Preprocess(resize_px=4, crop_px=4))

@@ -1,3 +1,6 @@
+import dataclasses
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -6,7 +9,9 @@ from hypothesis import strategies as st
 
 from resnets.data.augment import PadCrops, pad_crops
 from resnets.data.batches import training_batches
-from resnets.data.order import TrainingStream
+from resnets.data.erase import ERASE_DRAWS, erase_, rectangles
+from resnets.data.mix import MIX_DRAWS, mixed
+from resnets.data.order import ERASE_STREAM, MIX_STREAM, TrainingStream, uniforms
 from resnets.data.preprocess import Preprocessor
 from resnets.data.resident import NumpyCropper, TorchCropper, model_pixels
 from resnets.data.splits import ResidentSplit
@@ -157,3 +162,39 @@ def test_images_of_another_size_than_the_models_are_refused():
     spec = preprocessor_for(random_split()).spec
     with pytest.raises(DataError, match=r"shape \(32, 32, 3\).*model takes \(8, 8, 3\)"):
         model_pixels(np.zeros((2, 32, 32, 3), np.uint8), spec)
+
+
+VARIED = {"erase_probability": 0.7, "mix": Mix(mixup_alpha=0.5, cutmix_alpha=1.0)}
+
+
+@pytest.mark.parametrize("channels_last", [True, False])
+def test_erasing_and_mixing_come_after_the_crop_and_follow_from_the_position(channels_last):
+    split = random_split()
+    make = {"device": CPU, "channels_last": channels_last}
+    plain = training_batches(split, preprocessor_for(split), run_of(global_batch=10), **make).batches(0)
+    varied = training_batches(split, preprocessor_for(split), run_of(global_batch=10, **VARIED), **make).batches(0)
+    kinds = set()
+    for step in range(12):
+        one, other = next(plain), next(varied)
+        positions = np.arange(10 * step, 10 * step + 10)
+        chosen = rectangles(0.7, 8, 8, uniforms(0, positions, ERASE_DRAWS, ERASE_STREAM))
+        erased = erase_(one.images.clone(), chosen)
+        draws = uniforms(0, positions[:1], MIX_DRAWS, MIX_STREAM)[0]
+        expected = mixed(dataclasses.replace(one, images=erased), VARIED["mix"], draws)
+        torch.testing.assert_close(other.images, expected.images)
+        assert other.own_share == expected.own_share
+        assert torch.equal(other.partner_labels, one.labels.roll(1))
+        assert other.images.stride() == one.images.stride()
+        kinds.add(draws[0] < 0.5)
+    assert kinds == {True, False}
+
+
+def test_a_varied_run_goes_on_as_if_it_had_not_been_interrupted():
+    split = random_split()
+    batches = training_batches(
+        split, preprocessor_for(split), run_of(global_batch=10, **VARIED), device=CPU, channels_last=True
+    )
+    whole = list(itertools.islice(batches.batches(0), 6))
+    for one, other in zip(whole[4:], itertools.islice(batches.batches(4), 2), strict=True):
+        assert torch.equal(one.images, other.images)
+        assert one.own_share == other.own_share

@@ -214,7 +214,7 @@ def test_another_spec_is_refused_and_its_fields_are_named(digits_spec, tmp_path)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(digits_spec, tmp_path, monkeypatch):
-    def explode(model, passes, state, spec, ranks):
+    def explode(model, passes, state, spec, ranks, class_weights):
         totals = train_step(model, passes, state, spec, ranks)
         if state.step == 11:
             with torch.no_grad():

@@ -14,6 +14,7 @@ import resnets
 from resnets.data.open import open_dataset
 from resnets.specs.data import Digits
 from resnets.specs.errors import DataError, ImageError, InterruptedRunError, ModelError, UserError
+from resnets.tasks.classify.evaluate import align_classes
 
 QUICK = resnets.Machine(device="cpu", checkpoint_every=100, workers=0)
 
@@ -184,3 +185,17 @@ def test_a_rotated_photograph_is_upright_as_a_file_and_as_an_image(digits_run, t
     with Image.open(tmp_path / "rotated.png") as image:
         ours, theirs = net.predict([image, tmp_path / "rotated.png"])
     assert ours == theirs
+
+
+def test_folders_of_wordnet_ids_are_imagenets_classes_in_order(photos, photos_spec, tmp_path):
+    resnets.train(photos_spec, data=photos, run=tmp_path / "run", machine=QUICK, quiet=True)
+    stored = resnets.load(tmp_path / "run").stored
+    names = ("tench", *(f"class {number}" for number in range(998)), "toilet tissue")
+    ids = ("n01440764", *(f"n{number:08}" for number in range(2_000_000, 2_000_998)), "n15075141")
+    dataset = open_dataset(photos_spec.dataset, photos)
+    aligned = align_classes(dataclasses.replace(dataset, classes=ids), dataclasses.replace(stored, classes=names))
+    assert aligned.classes == names
+    assert (aligned.splits["train"].labels == dataset.splits["train"].labels).all()
+    assert "WordNet" in aligned.notes[-1]
+    with pytest.raises(ModelError, match="does not know"):
+        align_classes(dataclasses.replace(dataset, classes=ids[:-1]), dataclasses.replace(stored, classes=names))

@@ -3,7 +3,8 @@
 ```
 model/
   model.safetensors        weights, with torchvision's names
-  config.json              spec, full name, preprocessing, class names, metrics, licence
+  config.json              spec, full name, preprocessing, class names, metrics, licence; and what timm reads, for a
+                           net that timm has: `timm.create_model("local-dir:model", pretrained=True)`
   mean_image.safetensors   only where the preprocessing subtracts a mean image: float32 (height, width, channels)
 ```
 """
@@ -17,16 +18,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 
+from resnets.artifacts.tensors import read_tensors
 from resnets.data.preprocess import Preprocessor
 from resnets.models.build import build
+from resnets.models.interop import timm
+from resnets.models.interop.files import save_tensors
 from resnets.specs import io
 from resnets.specs.catalogue import model_name
 from resnets.specs.data import DatasetSpec
 from resnets.specs.errors import ModelError, SpecError
-from resnets.specs.model import ModelSpec
+from resnets.specs.model import ModelSpec, ResNetSpec
 from resnets.specs.preprocess import Preprocess
 
 if TYPE_CHECKING:
@@ -73,10 +75,10 @@ def save_model(folder: Path, stored: StoredModel) -> None:
     temporary.mkdir(parents=True)
     try:
         weights = {name: value.detach().cpu().contiguous() for name, value in stored.model.state_dict().items()}
-        _save_tensors(weights, temporary / "model.safetensors")
+        save_tensors(weights, temporary / "model.safetensors")
         if stored.preprocessor.mean_image is not None:
             mean = torch.from_numpy(stored.preprocessor.mean_image).contiguous()
-            _save_tensors({"mean_image": mean}, temporary / "mean_image.safetensors")
+            save_tensors({"mean_image": mean}, temporary / "mean_image.safetensors")
         for file in temporary.iterdir():
             _sync(file)
         config = {
@@ -89,6 +91,7 @@ def save_model(folder: Path, stored: StoredModel) -> None:
             "dataset_fingerprint": stored.fingerprint,
             "metrics": stored.metrics,
             "licence": stored.licence,
+            **_for_timm(stored),
         }
         (temporary / "config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", "utf-8")
         _sync(temporary / "config.json")
@@ -97,6 +100,14 @@ def save_model(folder: Path, stored: StoredModel) -> None:
         temporary.rename(folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _for_timm(stored: StoredModel) -> dict[str, Any]:
+    """Return the keys with which timm builds the same net; none where it has no such net, or prepares images otherwise."""
+    preprocess = stored.preprocessor.spec
+    if not isinstance(stored.spec, ResNetSpec) or timm.obstacle(stored.spec, preprocess):
+        return {}
+    return timm.config_for(stored.spec, preprocess, stored.classes, stored.licence)
 
 
 def load_model(folder: Path) -> StoredModel:
@@ -124,11 +135,11 @@ def load_model(folder: Path) -> StoredModel:
         )
     mean = None
     if preprocess.mean_image:
-        mean = _read_tensors(folder / "mean_image.safetensors").get("mean_image")
+        mean = read_tensors(folder / "mean_image.safetensors").get("mean_image")
         expected = (preprocess.crop_px, preprocess.crop_px, preprocess.channels)
         if mean is None or tuple(mean.shape) != expected:
             raise ModelError(f"{folder / 'mean_image.safetensors'} does not hold a mean image of shape {expected}.")
-    model = build_with_weights(spec, _read_tensors(folder / "model.safetensors"), str(folder / "model.safetensors"))
+    model = build_with_weights(spec, read_tensors(folder / "model.safetensors"), str(folder / "model.safetensors"))
     return StoredModel(
         model=model,
         spec=spec,
@@ -179,13 +190,6 @@ def check_weights(model: nn.Module, weights: Mapping[str, Tensor], message: str)
         )
 
 
-def _save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
-    try:
-        save_file(tensors, path, metadata={"format": "pt"})
-    except SafetensorError as error:  # how the library reports a failed write
-        raise OSError(str(error)) from error
-
-
 def _sync(path: Path) -> None:
     """Force a written file to the disk, so that a power cut after the rename cannot leave it empty."""
     with path.open("r+b") as file:
@@ -212,12 +216,3 @@ def read_config(path: Path) -> dict[str, Any]:
     if version != FORMAT_VERSION:
         raise ModelError(f"{path} has format_version {version}; this version of resnets reads {FORMAT_VERSION}.")
     return config
-
-
-def _read_tensors(path: Path) -> dict[str, Tensor]:
-    try:
-        return load_file(path)
-    except FileNotFoundError as error:
-        raise ModelError(f"{path.parent} lacks {path.name}; the model folder is incomplete.") from error
-    except (SafetensorError, OSError, ValueError) as error:
-        raise ModelError(f"{path} is damaged or not a safetensors file ({error}).") from error

@@ -15,6 +15,7 @@ COMMANDS = {
     "train": "train a recipe; run again, it resumes",
     "evaluate": "test errors of a trained model, or of several as an ensemble",
     "predict": "the most probable classes of images",
+    "convert": "weights from and to torchvision, timm, Hugging Face, Caffe; proven equal",
     "describe": "an architecture as in Table 1: layers, parameters, multiply-adds, memory",
 }
 

@@ -60,9 +60,10 @@ class ColorAugment:
         factors = torch.from_numpy(jitter_factors(color, uniforms[:, 4:])).to(pixels.device, non_blocking=True)
         output = torch.empty_like(pixels, dtype=torch.float32)
         for chunk in chunks(pixels):
-            values = output[chunk].copy_(pixels[chunk])
-            values = jitter(values.flip(1) if self._is_bgr else values, color, factors[chunk])
-            output[chunk] = values.flip(1) if self._is_bgr else values
+            # One plane a channel: the arithmetic on single channels is several times as fast on a CPU.
+            rgb = (pixels[chunk].flip(1) if self._is_bgr else pixels[chunk]).contiguous().to(torch.float32)
+            varied = jitter(rgb, color, factors[chunk])
+            output[chunk] = varied.flip(1) if self._is_bgr else varied
             self._preprocessor.normalize_(output[chunk], shift[chunk])
         return output
 
@@ -97,7 +98,7 @@ def jitter(values: Float[Tensor, "n 3 h w"], color: Color, factors: Float[Tensor
     if color.brightness:
         values = values.mul_(brightness).clamp_(0, 255)
     if color.contrast:
-        gray = _gray(values).mean(dim=(2, 3), keepdim=True)
+        gray = _gray(values.mean(dim=(2, 3), keepdim=True))
         values = values.mul_(contrast).add_(gray.mul_(1 - contrast)).clamp_(0, 255)
     if color.saturation:
         gray = _gray(values)
@@ -124,7 +125,7 @@ def _turned_hue(values: Float[Tensor, "n 3 h w"], turn: Float[Tensor, "n 1 1 1"]
         torch.where(value == green, (blue - red) / divisor + 2, (red - green) / divisor + 4),
     ).add_(turn[:, 0] * 6)
 
-    def channel(offset: float) -> Tensor:
+    def channel(offset: int) -> Tensor:
         # A channel falls from its highest value to its lowest over a sixth of the circle, and rises again later.
         sextant = (hue + offset).remainder_(6)
         return value - chroma * torch.minimum(sextant, 4 - sextant).clamp_(0, 1)

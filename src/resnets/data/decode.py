@@ -54,6 +54,8 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 
+_SIDEWAYS = frozenset({5, 6, 7, 8})
+
 
 def is_image_name(name: str) -> bool:
     """Return whether a file name has the extension of a format that `read_image` reads, in any case."""
@@ -89,6 +91,27 @@ def read_image(
         raise ImageError("permission to read the file is denied") from None
     except (OSError, ValueError) as error:  # ValueError: a null character in the path
         raise ImageError(f"the file cannot be opened ({error})") from error
+
+
+def read_size(path: Path) -> tuple[int, int] | None:
+    """Return width and height of the image that `read_image` gives, from the header alone; None where it has none.
+
+    An orientation that a PNG states behind its pixels is not seen.
+    """
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            return None
+        with (
+            path.open("rb") as file,
+            _pillow_warnings_ignored(),
+            Image.open(file, formats=_available_formats()) as image,
+        ):
+            # Pillow decodes the whole image in search of a PNG's tag, and turns TIFF itself.
+            has_tag = image.format not in ("PNG", "TIFF") or "exif" in image.info
+            sideways = has_tag and _orientation(image) in _SIDEWAYS
+            return (image.height, image.width) if sideways else image.size
+    except Exception:  # as many as in `_decode`, where each becomes a reason
+        return None
 
 
 def to_color(image: Image.Image, color: Literal["rgb", "gray"]) -> Image.Image:

@@ -18,7 +18,7 @@ import urllib.request
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from resnets.specs.errors import DataError
 
@@ -223,7 +223,7 @@ class StderrProgress:
 
 
 @contextlib.contextmanager
-def _claim(part: Path, destination: Path) -> Iterator[IO[bytes] | None]:
+def _claim(part: Path, destination: Path) -> Iterator[io.BufferedWriter | None]:
     """Open `part` for this process alone, waiting for another that writes it; None where `destination` exists."""
     while not destination.exists():
         with part.open("ab") as file:
@@ -236,7 +236,7 @@ def _claim(part: Path, destination: Path) -> Iterator[IO[bytes] | None]:
     yield None
 
 
-def _lock(file: IO[bytes]) -> None:
+def _lock(file: io.BufferedWriter) -> None:
     if sys.platform != "win32":
         import fcntl
 
@@ -252,7 +252,7 @@ def _check_address(url: str) -> None:
 
 def _fetch_all(
     url: str,
-    file: IO[bytes],
+    file: io.BufferedIOBase,
     on_progress: Progress | None,
     *,
     authorization: str,
@@ -277,7 +277,9 @@ def _fetch_all(
             time.sleep(wait_s * 2 ** max(0, failures - 1))
 
 
-def _fetch(url: str, file: IO[bytes], on_progress: Progress | None, authorization: str, timeout_s: float) -> None:
+def _fetch(
+    url: str, file: io.BufferedIOBase, on_progress: Progress | None, authorization: str, timeout_s: float
+) -> None:
     """Append what is missing, or raise `_TransientError` with the file holding what has arrived."""
     start = file.tell()
     response = _request(url, start, authorization, timeout_s)
@@ -322,7 +324,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
     def redirect_request(
         self,
         req: urllib.request.Request,
-        fp: IO[bytes],
+        fp: Any,
         code: int,
         msg: str,
         headers: http.client.HTTPMessage,
@@ -340,7 +342,7 @@ def _server(url: str) -> tuple[str, str]:
     return urllib.parse.urlsplit(url)[:2]
 
 
-def _begin_anew(file: IO[bytes]) -> int:
+def _begin_anew(file: io.BufferedIOBase) -> int:
     file.truncate(0)
     return file.seek(0)
 
@@ -350,7 +352,9 @@ def _continues(response: http.client.HTTPResponse, start: int) -> bool:
     return response.status == 206 and response.headers.get("Content-Range", "").startswith(f"bytes {start}-")
 
 
-def _append(response: http.client.HTTPResponse, file: IO[bytes], done: int, on_progress: Progress | None) -> None:
+def _append(
+    response: http.client.HTTPResponse, file: io.BufferedIOBase, done: int, on_progress: Progress | None
+) -> None:
     length = response.headers.get("Content-Length")
     total = done + int(length) if length is not None and length.isdecimal() else None
     while True:

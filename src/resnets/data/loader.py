@@ -13,7 +13,7 @@ import threading
 import weakref
 from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -36,11 +36,13 @@ from resnets.data.batch_augment import BatchAugment
 from resnets.data.color import COLOR_DRAWS, ColorAugment
 from resnets.data.decode import read_image
 from resnets.data.order import COLOR_STREAM, POLICY_STREAM, TrainingStream, random_words
-from resnets.data.policy import apply_policy
+from resnets.data.policy import ImagePolicy
 from resnets.data.preprocess import FILTERS, Preprocessor
 from resnets.data.splits import Batch, FileSplit, Skipped
 from resnets.specs.data import AreaCrop, NoPolicy, PolicySpec, ScaleCrop
 from resnets.specs.errors import DataError, ImageError, ResnetsError
+
+T = TypeVar("T")
 
 TERMINATION_GRACE_SECONDS = 30
 """How long a worker goes on after SIGTERM, so that the run it belongs to can finish its step and save."""
@@ -79,7 +81,7 @@ class TrainingFiles(TorchDataset[DecodedBatch]):
         self._preprocessor = preprocessor
         self._augment = augment
         self._stream = stream
-        self._policy = policy or NoPolicy()
+        self._policy = ImagePolicy(policy or NoPolicy())
 
     def __getitem__(self, number: int) -> DecodedBatch:
         """Return the images of pass `number` that can be read."""
@@ -93,7 +95,7 @@ class TrainingFiles(TorchDataset[DecodedBatch]):
             image = read_crop(path, self._augment, self._preprocessor, draws[place, :-1])
             if flips[place]:
                 image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-            return self._preprocessor.arrange(np.asarray(apply_policy(self._policy, image, int(seeds[place]))))
+            return self._preprocessor.arrange(np.asarray(self._policy(image, int(seeds[place]))))
 
         return _decode(self._split, self._stream.indices(positions), self._preprocessor, read)
 
@@ -159,8 +161,8 @@ def _around(
 
 
 def decoded_batches(
-    dataset: TorchDataset[DecodedBatch], numbers: Iterable[int], *, workers: int, device: torch.device
-) -> Generator[DecodedBatch, None, None]:
+    dataset: TorchDataset[T], numbers: Iterable[int], *, workers: int, device: torch.device
+) -> Generator[T, None, None]:
     """Yield `dataset[number]` for each of `numbers`, in this order, read ahead by worker processes (0: none).
 
     The processes start with the first batch, and end when the generator is closed or used up, or with the program.
@@ -302,7 +304,7 @@ def _decode(
     )
 
 
-def _received(loader: DataLoader[DecodedBatch]) -> Generator[DecodedBatch, None, None]:
+def _received(loader: DataLoader[T]) -> Generator[T, None, None]:
     decoded = _iterator_without_child_signal(loader)
     try:
         yield from decoded
@@ -317,7 +319,7 @@ def _received(loader: DataLoader[DecodedBatch]) -> Generator[DecodedBatch, None,
             decoded._shutdown_workers()  # pyright: ignore[reportAttributeAccessIssue]
 
 
-_open_generators: weakref.WeakSet[Generator[DecodedBatch, None, None]] = weakref.WeakSet()
+_open_generators: weakref.WeakSet[Generator[Any, None, None]] = weakref.WeakSet()
 
 
 @atexit.register
@@ -327,7 +329,7 @@ def _close_generators() -> None:
         batches.close()
 
 
-def _iterator_without_child_signal(loader: DataLoader[DecodedBatch]) -> Iterator[DecodedBatch]:
+def _iterator_without_child_signal(loader: DataLoader[T]) -> Iterator[T]:
     """Start `loader`, so that the death of a worker is reported where the next batch is asked for.
 
     torch also reports it from a handler of SIGCHLD, in the middle of whatever the run is doing, half a weight

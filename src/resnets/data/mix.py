@@ -8,7 +8,6 @@ import dataclasses
 import math
 
 import numpy as np
-import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
@@ -70,4 +69,4 @@ def cutmix_rectangle(
 
 
 def _blended(images: Float[Tensor, "n c h w"], share: float) -> Float[Tensor, "n c h w"]:
-    return torch.lerp(images.roll(1, 0), images, share)
+    return images.roll(1, 0).lerp_(images, share)

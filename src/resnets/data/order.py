@@ -103,8 +103,9 @@ class BalancedOrder:
     def __init__(self, seed: int, labels: Int64[np.ndarray, " n"]) -> None:
         """Sort the images by class; a class without images has no part."""
         self._seed = seed
-        self._classes = np.unique(labels)
-        self._images = {int(label): np.flatnonzero(labels == label) for label in self._classes}
+        self._classes, firsts = np.unique(np.sort(labels), return_index=True)
+        by_class = np.split(np.argsort(labels, kind="stable"), firsts[1:])
+        self._images = dict(zip(self._classes.tolist(), by_class, strict=True))
         # The epoch that each class is in and its permutation: all together as many numbers as there are images.
         self._current: dict[int, tuple[int, Int64[np.ndarray, " _"]]] = {}
 

@@ -4,7 +4,6 @@ They work on a Pillow image after it is cropped and mirrored, in the process tha
 torch's generator; it is given a state that follows from the position in the training stream, and then put back.
 """
 
-import functools
 from collections.abc import Callable
 
 import torch
@@ -13,24 +12,26 @@ from PIL import Image
 from resnets.specs.data import NoPolicy, PolicySpec, RandAugment
 
 
-def apply_policy(policy: PolicySpec, image: Image.Image, seed: int) -> Image.Image:
-    """Return the image after the operations of `policy`, of the same size and mode.
+class ImagePolicy:
+    """Changes images by the operations of a policy; can be sent to another process."""
 
-    Args:
-        policy: which operations.
-        image: upright, "RGB" or "L".
-        seed: of all that is drawn, 0 ... 2^64 - 1.
-    """
-    if isinstance(policy, NoPolicy):
-        return image
-    transform = _transform(policy)
-    # devices=[], and the default generator itself: a process that reads images leaves GPUs alone.
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        return transform(image)
+    def __init__(self, policy: PolicySpec) -> None:
+        """Import torchvision if there are operations, so that processes that are forked later need not."""
+        self._transform = None if isinstance(policy, NoPolicy) else _transform(policy)
+
+    def __call__(self, image: Image.Image, seed: int) -> Image.Image:
+        """Return an upright image of mode "RGB" or "L" after its operations, of the same size and mode.
+
+        `seed`, 0 ... 2^64 - 1, decides on all that is drawn; torch's generator is left as it was.
+        """
+        if self._transform is None:
+            return image
+        # devices=[], and the default generator itself: a process that reads images leaves GPUs alone.
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            return self._transform(image)
 
 
-@functools.cache
 def _transform(policy: PolicySpec) -> Callable[[Image.Image], Image.Image]:
     from torchvision.transforms import v2
 

@@ -98,7 +98,7 @@ class Preprocessor:
         The shorter side is resized, antialiased, to `resize_px`; an image that has this size already is not
         resampled. Sizes and offsets are rounded as torchvision rounds them.
         """
-        image = _centre_crop(self._resize(to_color(image, self.decode_color)), self.spec.crop_px)
+        image = _centre_crop(self.resize(to_color(image, self.decode_color), self.spec.resize_px), self.spec.crop_px)
         return self.arrange(np.asarray(image))
 
     def arrange(self, pixels: UInt8[np.ndarray, "h w *rgb"]) -> UInt8[np.ndarray, "h w c"]:
@@ -154,20 +154,29 @@ class Preprocessor:
         std = None if set(self.spec.std) == {1.0} else torch.tensor([self.spec.std], dtype=torch.float32, device=device)
         return _Constants(image, torch.tensor(np.array([mean], np.float32), device=device), std)
 
-    def _resize(self, image: Image.Image) -> Image.Image:
-        width, height = image.size
-        shorter, longer = min(width, height), max(width, height)
-        if longer > _MAX_ASPECT * shorter:
-            kept = _MAX_ASPECT * shorter
-            left, top = max(0, (width - kept) // 2), max(0, (height - kept) // 2)
-            image = image.crop((left, top, min(width, left + kept), min(height, top + kept)))
-            longer = kept
-        side = self.spec.resize_px
-        if shorter == side:
-            return image
-        resized = int(side * longer / shorter)
-        size = (side, resized) if width <= height else (resized, side)
-        return image.resize(size, FILTERS[self.spec.interpolation])
+    def resize(self, image: Image.Image, shorter_px: int) -> Image.Image:
+        """Return the image with its shorter side resized, antialiased, to `shorter_px`; see `resized_size`."""
+        width, height = _within_aspect(*image.size)
+        if (width, height) != image.size:
+            left, top = (image.width - width) // 2, (image.height - height) // 2
+            image = image.crop((left, top, left + width, top + height))
+        size = resized_size(width, height, shorter_px)
+        return image if size == image.size else image.resize(size, FILTERS[self.spec.interpolation])
+
+
+def resized_size(width: int, height: int, shorter_px: int) -> tuple[int, int]:
+    """Return width and height of an image whose shorter side is resized to `shorter_px`, rounded as torchvision does.
+
+    Of an image that is more than 16 times as long as wide, the middle that is not.
+    """
+    width, height = _within_aspect(width, height)
+    if width <= height:
+        return shorter_px, int(shorter_px * height / width)
+    return int(shorter_px * width / height), shorter_px
+
+
+def _within_aspect(width: int, height: int) -> tuple[int, int]:
+    return min(width, _MAX_ASPECT * height), min(height, _MAX_ASPECT * width)
 
 
 def chunks(batch: Shaped[Tensor, "n c h w"]) -> Iterator[slice]:

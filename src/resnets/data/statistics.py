@@ -31,10 +31,6 @@ if TYPE_CHECKING:
 _BATCH = 32
 
 
-class StatisticsStopped(Exception):  # noqa: N818 - a signal to the run, not an error
-    """The computation was left because the run was asked to stop."""
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Statistics:
     """What a run takes from its training images besides the images."""
@@ -98,7 +94,6 @@ def training_statistics(
     *,
     workers: int = 0,
     on_images: Callable[[int, int], None] = lambda done, of: None,
-    should_stop: Callable[[], bool] = lambda: False,
 ) -> Statistics:
     """Return the statistics of `dataset.statistics_images` evenly spaced training images, or of all.
 
@@ -107,12 +102,10 @@ def training_statistics(
         train: its training images.
         workers: processes that read files; 0 reads in this one.
         on_images: told how many of how many images are done.
-        should_stop: asked after every few images.
 
     Raises:
         DataError: no image can be read.
         ResnetsError: a worker process died.
-        StatisticsStopped: `should_stop` said so.
     """
     assert isinstance(spec.dataset, ImageFolder)
     preprocessor = preprocess_for(dataclasses.replace(spec.dataset, mean_image=False), train)
@@ -127,9 +120,6 @@ def training_statistics(
         sums.add(batch.pixels.numpy())
         skipped += batch.skipped
         on_images(sums.images + len(skipped), len(indices))
-        if should_stop():
-            batches.close()
-            raise StatisticsStopped
     if not sums.images:
         raise DataError(
             f"None of {len(indices)} training images can be read, so they have no mean; the first is {skipped[0].path}: "

@@ -19,13 +19,18 @@ def build_optimizer(model: nn.Module, spec: SGD) -> torch.optim.SGD:
         {"params": others, "weight_decay": 0.0},
     ]
     fused = all(parameter.device.type in ("cpu", "cuda") for parameter in model.parameters())
-    return torch.optim.SGD(
+    optimizer = torch.optim.SGD(
         [group for group in groups if group["params"]],
         lr=spec.base_lr,
         momentum=spec.momentum,
         nesterov=spec.nesterov,
         fused=fused,
     )
+    if spec.momentum:
+        # The fused update takes buffers of all parameters or of none, and in fine-tuning some begin later.
+        for parameter in model.parameters():
+            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return optimizer
 
 
 def split_by_decay(model: nn.Module, spec: SGD) -> tuple[list[nn.Parameter], list[nn.Parameter]]:

@@ -182,8 +182,8 @@ def counting(what: str, *, quiet: bool = False, stream: TextIO | None = None) ->
         quiet: show nothing.
         stream: where to write; None is stderr. What is no terminal gets a line every ten seconds.
     """
-    stream = stream or sys.stderr
-    live = _is_terminal(stream)
+    output = stream or sys.stderr
+    live = _is_terminal(output)
     started = shown = time.monotonic()
 
     def show(done: int, of: int) -> None:
@@ -195,13 +195,13 @@ def counting(what: str, *, quiet: bool = False, stream: TextIO | None = None) ->
         rate = done / max(now - started, 1e-9)
         left = f", left {_clock((of - done) / rate)}" if rate else ""
         line = f"{what}: {done:,} of {of:,} images, {rate:,.0f} images/s{left}"
-        print(f"\r\x1b[K{line}" if live else line, end="" if live else "\n", file=stream, flush=True)
+        print(f"\r\x1b[K{line}" if live else line, end="" if live else "\n", file=output, flush=True)
 
     try:
         yield show
     finally:
         if live and not quiet:
-            print("\r\x1b[K", end="", file=stream, flush=True)
+            print("\r\x1b[K", end="", file=output, flush=True)
 
 
 def _is_terminal(stream: TextIO) -> bool:

@@ -39,10 +39,23 @@ class ResNet(nn.Module):
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n classes"]:
         """Return the logits of images of any size; the last map is averaged over its pixels."""
-        x = self.stem(x)
-        for stage in self.stages():
-            x = stage(x)
-        return self.fc(F.adaptive_avg_pool2d(x, 1).flatten(1))
+        return self.fc(F.adaptive_avg_pool2d(self._last_map(x), 1).flatten(1))
+
+    def score_map(self, x: Float[Tensor, "n c h w"], window: int | None) -> Float[Tensor, "n classes rows columns"]:
+        """Return the logits at every location of images of any size: the net in its fully convolutional form (Sec. 4.1).
+
+        Each location averages a window of `window` x `window` pixels of the last map, one pixel from the next. With
+        the window that an image of the training crop fills (7 for 224 pixels), each is what `forward` gives for a
+        crop of that size, but for the padding at the crop's edges, and of that crop itself the map is exactly
+        `forward`. None averages the whole map into one location; so does a map that is smaller than the window.
+        """
+        x = self._last_map(x)
+        if window is None or window > min(x.shape[2:]):
+            x = F.adaptive_avg_pool2d(x, 1)
+        else:
+            x = F.avg_pool2d(x, window, stride=1)
+        # Averaged first: the layer is linear, and fewer locations than pixels are left to score.
+        return self.fc(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
     def features(self, x: Float[Tensor, "n c h w"]) -> dict[str, Float[Tensor, "n _ _ _"]]:
         """Return the output of every stage under the paper's names: conv2_x, conv3_x, ..."""
@@ -59,6 +72,12 @@ class ResNet(nn.Module):
     def stem(self, x: Float[Tensor, "n c_in h_in w_in"]) -> Float[Tensor, "n c h w"]:
         """Return the input of the first stage: conv1 and, on ImageNet, pool1."""
         return self.maxpool(F.relu(self.bn1(self.conv1(x)), inplace=True))
+
+    def _last_map(self, x: Float[Tensor, "n c_in h_in w_in"]) -> Float[Tensor, "n c h w"]:
+        x = self.stem(x)
+        for stage in self.stages():
+            x = stage(x)
+        return x
 
     def stages(self) -> list[nn.Module]:
         """Return layer1, layer2, ... in order."""

@@ -4,6 +4,7 @@
 Shapes: n images, c channels, h x w pixels.
 """
 
+import torch
 import torch.nn.functional as F  # noqa: N812
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -35,9 +36,38 @@ class VGG(nn.Module):
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n classes"]:
         """Return the logits; the last map is averaged to 7 x 7 pixels, which changes nothing at 224 x 224."""
+        return self.classifier(F.adaptive_avg_pool2d(self._last_map(x), VGG_GRID).flatten(1))
+
+    def score_map(self, x: Float[Tensor, "n c h w"], window: int | None) -> Float[Tensor, "n classes rows columns"]:
+        """Return the logits at every location of images of any size: the net in its fully convolutional form (Sec. 4.1).
+
+        The first fully-connected layer becomes a convolution over windows of `window` x `window` pixels of the last
+        map, one pixel from the next, and the other two become 1x1 convolutions. With the window that an image of the
+        training crop fills (7 for 224 pixels), the map of such an image is exactly `forward`. None averages the whole
+        map to 7 x 7 pixels, one location, as `forward` does; so does a map that is smaller than the window.
+        """
+        x = self._last_map(x)
+        if window is None or window > min(x.shape[2:]):
+            x, window = F.adaptive_avg_pool2d(x, VGG_GRID), VGG_GRID
+        first = self.classifier.get_submodule("0")
+        x = F.conv2d(x, self._window_weights(window), first.get_parameter("bias")).permute(0, 2, 3, 1)
+        for layer in self.classifier[1:]:
+            x = layer(x)
+        return x.permute(0, 3, 1, 2)
+
+    def _last_map(self, x: Float[Tensor, "n c_in h_in w_in"]) -> Float[Tensor, "n c h w"]:
         for layer in self.features:
             x = layer(x)
-        return self.classifier(F.adaptive_avg_pool2d(x, VGG_GRID).flatten(1))
+        return x
+
+    def _window_weights(self, window: int) -> Float[Tensor, "hidden c window window"]:
+        """Return the first fully-connected layer as a convolution over windows that are first averaged to 7 x 7."""
+        weights = self.classifier.get_submodule("0").get_parameter("weight").unflatten(1, (-1, VGG_GRID, VGG_GRID))
+        if window == VGG_GRID:
+            return weights
+        pixels = torch.eye(window, dtype=weights.dtype, device=weights.device)
+        average = F.adaptive_avg_pool1d(pixels[None], VGG_GRID)[0]
+        return torch.einsum("ocij,pi,qj->ocpq", weights, average, average)
 
     def feature_shapes(self) -> dict[str, FeatureShape]:
         """Return channels and stride of every map that `features` returns."""

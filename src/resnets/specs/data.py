@@ -150,7 +150,7 @@ class Color:
     """Standard deviation of the shifts along the principal axes of RGB; the paper's "standard color augmentation"
     is 0.1."""
     pca_axes: Literal["published", "training-set"] = "published"
-    """Axes and their lengths: those published for ImageNet, or computed from the training images."""
+    """Axes and eigenvalues: those published for ImageNet, or computed from the training images."""
     brightness: float = 0.0
     """Factor drawn from 1 - b ... 1 + b."""
     contrast: float = 0.0

@@ -1,31 +1,28 @@
-"""Errors of a classifier, or of several that are averaged, on every image of a split, each counted once."""
+"""Errors of a classifier on every image of a split, each counted once, over all processes."""
 
 from __future__ import annotations
 
-import itertools
-import math
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
 
-from resnets.data.batches import evaluation_batches
-from resnets.engine.loop import EvaluationStopped
-from resnets.engine.step import autocast
 from resnets.metrics.classification import ClassificationMeter, ClassificationResult
 from resnets.specs.errors import DataError, ModelError
+from resnets.specs.protocol import Center
+from resnets.tasks.classify.score import scored_batches
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
-    from torch import Tensor, nn
+    from torch import nn
 
     from resnets.artifacts.model_folder import StoredModel
     from resnets.data.preprocess import Preprocessor
-    from resnets.data.splits import Batch, Dataset, Skipped, Split
+    from resnets.data.splits import Dataset, Skipped, Split
     from resnets.engine.distributed import Distributed
-
-BATCH_SIZE = 256
+    from resnets.specs.protocol import ProtocolSpec
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,13 +42,14 @@ def evaluate_model(
     classes: Sequence[str],
     *,
     ranks: Distributed,
+    protocol: ProtocolSpec = Center(),  # noqa: B008 - it is frozen
     precision: str = "fp32",
     channels_last: bool = True,
     workers: int = 0,
     should_stop: Callable[[], bool] = lambda: False,
     on_images: Callable[[int], None] = lambda count: None,
 ) -> EvaluationReport:
-    """Return the errors of `model` on a single centre view of every image, over all ranks.
+    """Return the errors of `model` on every image, over all ranks.
 
     Args:
         model: gives logits (n, classes); it is put into evaluation mode.
@@ -59,6 +57,7 @@ def evaluate_model(
         preprocessor: how they become inputs.
         classes: names of the classes.
         ranks: the processes that share the images.
+        protocol: which views of an image are scored, and averaged.
         precision: of the forward pass.
         channels_last: memory layout of the inputs.
         workers: processes that decode files.
@@ -72,73 +71,25 @@ def evaluate_model(
     model.eval()
     meter = ClassificationMeter(classes, ranks.device)
     skipped: list[Skipped] = []
-    batches = evaluation_batches(
+    for batch in scored_batches(
+        model,
         split,
         preprocessor,
-        batch_size=BATCH_SIZE,
-        device=ranks.device,
+        protocol,
+        ranks=ranks,
+        precision=precision,
         channels_last=channels_last,
         workers=workers,
-        rank=ranks.rank,
-        world_size=ranks.world_size,
-    )
-    for batch in _in_step(batches, len(split), ranks):
-        if should_stop():
-            raise EvaluationStopped
-        if batch is None:
-            continue
+        should_stop=should_stop,
+        on_images=on_images,
+    ):
         if len(batch):
-            with autocast(precision, ranks.device):
-                logits = model(batch.images)
-            meter.update(logits.float(), batch.labels)
+            meter.update(batch.logits, batch.labels)
         skipped += batch.skipped
-        on_images(len(batch) + len(batch.skipped))
     state = ranks.sum_counts(meter.state())
     return EvaluationReport(
         result=ClassificationMeter.from_state(classes, state).result(), skipped=tuple(ranks.gather(skipped))
     )
-
-
-def _in_step(batches: Iterator[Batch], images: int, ranks: Distributed) -> Iterator[Batch | None]:
-    """Yield the batches of this rank, padded with None so that every rank goes round equally often.
-
-    Ranks ask each other between batches whether to stop, and one image more on a rank can be one batch more.
-    """
-    images_of_first_rank = math.ceil(images / ranks.world_size)
-    rounds = math.ceil(images_of_first_rank / BATCH_SIZE)
-    yield from itertools.islice(itertools.chain(batches, itertools.repeat(None)), rounds)
-
-
-class Ensemble(torch.nn.Module):
-    """Several classifiers as one: the logarithm of the mean of their softmax scores (Sec. 4.1, Table 5)."""
-
-    def __init__(self, models: Sequence[torch.nn.Module]) -> None:
-        super().__init__()
-        self.models = torch.nn.ModuleList(models)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Return log-probabilities (n, classes) for images (n, channels, height, width)."""
-        logs = torch.stack([model(images).float().log_softmax(dim=1) for model in self.models])
-        return logs.logsumexp(dim=0) - torch.log(torch.tensor(float(len(self.models))))
-
-
-def combine(models: Sequence[StoredModel]) -> torch.nn.Module:
-    """Return one module for the models: the model itself, or their ensemble.
-
-    Raises:
-        ModelError: their classes or their preprocessing differ.
-    """
-    first, *others = models
-    for other in others:
-        if other.classes != first.classes:
-            raise ModelError(
-                f"An ensemble needs equal classes: {first.name} has {len(first.classes)} "
-                f"({', '.join(first.classes[:3])} …), {other.name} has {len(other.classes)} "
-                f"({', '.join(other.classes[:3])} …)."
-            )
-        if not first.preprocessor.same_as(other.preprocessor):
-            raise ModelError(f"{first.name} and {other.name} were trained with different preprocessing.")
-    return Ensemble([model.model for model in models]) if others else first.model
 
 
 def choose_split(dataset: Dataset, wanted: str | None) -> str:
@@ -163,6 +114,9 @@ def align_classes(dataset: Dataset, stored: StoredModel) -> Dataset:
     """
     if dataset.classes == stored.classes:
         return dataset
+    if _are_imagenet_ids(dataset.classes) and _are_imagenet_names(stored.classes):
+        note = f"The folders are WordNet ids: ImageNet's 1,000 classes, in the order in which {stored.name} has them."
+        return replace(dataset, classes=stored.classes, notes=(*dataset.notes, note))
     unknown = [name for name in dataset.classes if name not in stored.classes]
     if unknown:
         raise ModelError(
@@ -170,3 +124,14 @@ def align_classes(dataset: Dataset, stored: StoredModel) -> Dataset:
             f"({', '.join(unknown[:5])}); the model's are {', '.join(stored.classes[:5])} …"
         )
     return dataset.relabelled(stored.classes)
+
+
+def _are_imagenet_ids(classes: Sequence[str]) -> bool:
+    """Return whether these are the folder names of ImageNet 2012, all 1,000 in their order."""
+    ends = (classes[0], classes[-1]) == ("n01440764", "n15075141")
+    return ends and len(classes) == 1000 and all(re.fullmatch(r"n\d{8}", name) for name in classes)
+
+
+def _are_imagenet_names(classes: Sequence[str]) -> bool:
+    """Return whether these are ImageNet 2012's classes in the order of their ids, by whatever words."""
+    return len(classes) == 1000 and "tench" in classes[0] and "toilet" in classes[-1]

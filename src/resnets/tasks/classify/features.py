@@ -29,7 +29,7 @@ def features(
     stage: str | None = None,
     pooled: bool = True,
     device: torch.device | None = None,
-) -> Iterator[Float32[np.ndarray, " *map"] | Unreadable]:
+) -> Iterator[Float32[np.ndarray, "channels ..."] | Unreadable]:
     """Yield, in order, the features of each image after the preprocessing of the model.
 
     Args:

@@ -1,12 +1,13 @@
-"""A trained classifier from a model folder, or from a run directory, finished or not."""
+"""A trained classifier from a run directory, finished or not, from a model folder, or by name."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from resnets.artifacts.model_folder import StoredModel, build_with_weights, load_model
+from resnets.artifacts.pretrained import FORMS, is_source, open_source
 from resnets.artifacts.run_directory import RunDirectory
 from resnets.data.preprocess import Preprocessor
 from resnets.engine.checkpoint import latest_checkpoint, load_checkpoint
@@ -14,6 +15,25 @@ from resnets.specs import io
 from resnets.specs.errors import ModelError, SpecError
 from resnets.specs.preprocess import Preprocess
 from resnets.specs.run import TrainSpec
+
+if TYPE_CHECKING:
+    from resnets.data.download import Progress
+
+
+def load_source(source: str, *, on_progress: Progress | None = None) -> StoredModel:
+    """Return the model that `source` means, in evaluation mode on the CPU.
+
+    Args:
+        source: a run directory, a model folder, or a name that `open_source` takes; a word is never looked up.
+        on_progress: told of the bytes of a download; None shows them on stderr.
+
+    Raises:
+        ModelError: there is no model, it is damaged, or it cannot be downloaded.
+        DataError: a download has the wrong checksum, or cannot be written.
+    """
+    if is_source(source):
+        return open_source(source, on_progress=on_progress)
+    return load_classifier(Path(source))
 
 
 def load_classifier(path: Path) -> StoredModel:
@@ -26,7 +46,10 @@ def load_classifier(path: Path) -> StoredModel:
         ModelError: there is no model, or it is damaged.
     """
     if not path.exists():
-        raise ModelError(f"There is no model at {path}; name a run directory (runs/…) or a model folder.")
+        raise ModelError(
+            f"There is no model at {path}; name a run directory (runs/…), a model folder, or weights to download: "
+            f"{FORMS}."
+        )
     directory = RunDirectory(path)
     if directory.is_finished:
         return load_model(directory.model)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -13,12 +14,14 @@ from PIL import Image, ImageOps
 from resnets.specs.errors import DataError, ImageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from resnets.artifacts.model_folder import StoredModel
     from resnets.data.preprocess import Preprocessor
 
 BATCH_SIZE = 32
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,42 +56,50 @@ def predict(
     Raises:
         DataError: an entry is of another type.
     """
-    device = device or torch.device("cpu")
-    model = stored.model.to(device)
-    batch: list[np.ndarray | Unreadable] = []
-    for image in images:
-        batch.append(_pixels(stored.preprocessor, image))
-        if len(batch) == BATCH_SIZE:
-            yield from _predict_batch(stored, model, batch, top_k, device)
-            batch = []
-    if batch:
-        yield from _predict_batch(stored, model, batch, top_k, device)
 
-
-@torch.no_grad()
-def _predict_batch(
-    stored: StoredModel,
-    model: torch.nn.Module,
-    batch: Sequence[np.ndarray | Unreadable],
-    top_k: int,
-    device: torch.device,
-) -> Iterator[list[Prediction] | Unreadable]:
-    pixels = [entry for entry in batch if isinstance(entry, np.ndarray)]
-    rows: Iterator[tuple[list[float], list[int]]] = iter(())
-    if pixels:
-        inputs = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).to(device)
-        probabilities = model(stored.preprocessor.normalize(inputs)).float().softmax(dim=1)
+    def best_classes(inputs: torch.Tensor) -> list[list[Prediction]]:
+        probabilities = stored.model(inputs).float().softmax(dim=1)
         best = probabilities.topk(min(top_k, len(stored.classes)), dim=1)
-        rows = iter(zip(best.values.tolist(), best.indices.tolist(), strict=True))
-    for entry in batch:
-        if isinstance(entry, Unreadable):
-            yield entry
-            continue
-        values, indices = next(rows)
-        yield [
-            Prediction(label=stored.classes[index], index=index, probability=value)
-            for value, index in zip(values, indices, strict=True)
+        return [
+            [
+                Prediction(label=stored.classes[index], index=index, probability=value)
+                for value, index in zip(values, indices, strict=True)
+            ]
+            for values, indices in zip(best.values.tolist(), best.indices.tolist(), strict=True)
         ]
+
+    return compute_each(stored, images, best_classes, device)
+
+
+def compute_each(
+    stored: StoredModel,
+    images: Iterable[Any],
+    compute: Callable[[torch.Tensor], Sequence[Result]],
+    device: torch.device | None = None,
+) -> Iterator[Result | Unreadable]:
+    """Yield, in order, what `compute` returns for each image, or that it cannot be read.
+
+    Args:
+        stored: the model; it is moved to the device, and its preprocessing is applied.
+        images: as for `predict`.
+        compute: from normalised images (n, channels, height, width) on the device to n results; without gradients.
+        device: where to compute; None is the CPU.
+
+    Raises:
+        DataError: an entry is of another type.
+    """
+    device = device or torch.device("cpu")
+    stored.model.to(device)
+    remaining = iter(images)
+    while batch := [_pixels(stored.preprocessor, image) for image in itertools.islice(remaining, BATCH_SIZE)]:
+        pixels = [entry for entry in batch if isinstance(entry, np.ndarray)]
+        results: Iterator[Result] = iter(())
+        if pixels:
+            inputs = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).to(device)
+            with torch.no_grad():
+                results = iter(compute(stored.preprocessor.normalize(inputs)))
+        for entry in batch:
+            yield entry if isinstance(entry, Unreadable) else next(results)
 
 
 def _pixels(preprocessor: Preprocessor, image: Any) -> np.ndarray | Unreadable:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from resnets.artifacts.transfer import check_variant
 from resnets.data.batches import training_batches
 from resnets.data.open import open_dataset
 from resnets.data.preprocess import preprocess_for
@@ -24,6 +25,7 @@ from resnets.specs.finetune import GivenWeights
 from resnets.specs.optim import Plateau
 from resnets.tasks.classify.adopt import adopt, check_normalisation
 from resnets.tasks.classify.evaluate import EvaluationReport, evaluate_model
+from resnets.tasks.classify.load import load_source
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -100,6 +102,8 @@ def prepare(
     statistics = _statistics(spec, dataset, directory, machine, ranks, quiet)
     preprocessor = preprocess_for(spec.dataset, dataset.splits["train"], statistics)
     spec, notes = _fit_to_data(spec, dataset, preprocessor, ranks.world_size)
+    if given is not None:
+        check_variant(spec.model, given)
     if isinstance(spec.schedule, Plateau) and "validation" not in dataset.splits:
         raise SpecError(
             "schedule:plateau follows the validation error, and this dataset has no validation split; hold one out "
@@ -156,8 +160,6 @@ def _given_weights(spec: TrainSpec, directory: RunDirectory, ranks: Distributed)
         )
     if latest_checkpoint(directory.checkpoints) is not None:
         return None
-    from resnets.tasks.classify.load import load_source
-
     with ranks.first_goes_ahead():
         return load_source(spec.init.source)
 

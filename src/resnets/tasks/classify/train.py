@@ -18,6 +18,7 @@ import torch
 
 from resnets.artifacts.model_folder import StoredModel, check_weights, load_model, save_model
 from resnets.artifacts.run_directory import RunDirectory
+from resnets.artifacts.transfer import Transfer, transfer
 from resnets.engine.checkpoint import latest_checkpoint, load_checkpoint
 from resnets.engine.device import check_precision, choose_device, set_up
 from resnets.engine.distributed import distributed
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from resnets.artifacts.transfer import Transfer
     from resnets.engine.interruption import Interruption
     from resnets.specs.run import Machine, TrainSpec
 
@@ -158,8 +158,6 @@ def _class_weights(parts: Parts) -> torch.Tensor | None:
 
 def _start_from(parts: Parts, given: StoredModel, state: TrainState) -> Transfer:
     """Copy the given weights into the model (and into its average)."""
-    from resnets.artifacts.transfer import transfer
-
     transferred = transfer(state.model, given, parts.dataset.classes)
     if state.average is not None:
         state.average.load_state_dict(state.model.state_dict())

@@ -1,0 +1,238 @@
+"""Speed of dense five-scale testing on a CPU: ours beside a plain loop over images, decoding included, in one run.
+
+    python benchmarks/dense_testing.py --images FOLDER --out benchmarks/results/DATE-HARDWARE-dense-testing.json
+
+FOLDER holds photographs, in whatever subfolders. Each system is a process of its own (the allocator's settings are a
+process's), runs while the others wait, and takes its turn in every round; the figure is the median over rounds.
+Every system tests ResNet-18 (torchvision's variant) with the same weights on the same photographs: shorter sides 224,
+256, 384, 480 and 640, mirror images, 7x7 windows of the last map, softmax averaged. The first row is what a person
+writes: torchvision's net and transforms, one image after the other, one forward pass a size (the image and its mirror
+image together), eager fp32 in the default layout. The rows below are the product, and the product with one of its
+measures left out. Before anything is timed, the probabilities of all fp32 systems are checked to agree to 1e-5.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import platform
+import statistics
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from multiprocessing.connection import Connection
+
+SIDES = (224, 256, 384, 480, 640)
+TOLERANCE = 1e-5
+
+
+@dataclass(frozen=True)
+class System:
+    """One way to test, as a row of the table."""
+
+    name: str
+    usual: bool = False
+    folded: bool = True
+    channels_last: bool = True
+    precision: str = "fp32"
+    workers: int = -1
+
+
+SYSTEMS = (
+    System("usual: eager fp32, one image and size at a time", usual=True),
+    System("ours, fp32"),
+    System("ours, fp32, BatchNorm not folded", folded=False),
+    System("ours, fp32, contiguous", channels_last=False),
+    System("ours, fp32, decoded in the same process", workers=0),
+    System("ours, bf16", precision="bf16"),
+)
+
+
+def photographs(folder: Path, count: int) -> tuple[Path, ...]:
+    """Return `count` photographs, evenly spaced over the sorted paths."""
+    from resnets.data.decode import is_image_name
+
+    paths = sorted(path for path in folder.rglob("*") if path.is_file() and is_image_name(path.name))
+    chosen = np.linspace(0, len(paths), min(count, len(paths)), endpoint=False).astype(int)
+    return tuple(paths[index] for index in chosen)
+
+
+def usual_tester(paths: tuple[Path, ...]) -> Callable[[], np.ndarray]:
+    """Return a function that tests all photographs the way a person writes it."""
+    import torch
+    from PIL import Image
+    from torch.nn import functional
+    from torchvision import transforms
+    from torchvision.models import resnet18
+
+    torch.manual_seed(0)
+    model = resnet18().eval()
+    sized = [
+        transforms.Compose(
+            [
+                transforms.Resize(side),
+                transforms.ToTensor(),
+                transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+            ]
+        )
+        for side in SIDES
+    ]
+    trunk = torch.nn.Sequential(*list(model.children())[:-2])
+    score = torch.nn.Conv2d(512, 1000, 1)
+    score.load_state_dict({"weight": model.fc.weight[:, :, None, None], "bias": model.fc.bias})
+
+    @torch.no_grad()
+    def test() -> np.ndarray:
+        rows = []
+        for path in paths:
+            image = Image.open(path).convert("RGB")
+            scores = []
+            for transform in sized:
+                x = transform(image)
+                x = torch.stack([x, x.flip(2)])
+                windows = score(functional.avg_pool2d(trunk(x), 7, stride=1))
+                scores.append(windows.softmax(1).mean(dim=(0, 2, 3)))
+            rows.append(torch.stack(scores).mean(0))
+        return torch.stack(rows).numpy()
+
+    return test
+
+
+def our_tester(system: System, paths: tuple[Path, ...], threads: int) -> Callable[[], np.ndarray]:
+    """Return a function that tests all photographs with the parts of the product."""
+    import torch
+    from torchvision.models import resnet18
+
+    from resnets.data.preprocess import Preprocessor
+    from resnets.data.splits import FileSplit
+    from resnets.engine.device import set_up
+    from resnets.engine.distributed import Distributed
+    from resnets.models.build import build
+    from resnets.models.fold import fold_batch_norm
+    from resnets.specs.catalogue import model_spec
+    from resnets.specs.data import IMAGENET_MEAN, IMAGENET_STD
+    from resnets.specs.preprocess import Preprocess
+    from resnets.specs.protocol import Dense
+    from resnets.specs.run import Machine
+    from resnets.tasks.classify.score import scored_batches
+
+    device = torch.device("cpu")
+    set_up(device, Machine(threads=threads))
+    model = build(model_spec("resnet18-v1.5")).eval()
+    torch.manual_seed(0)
+    model.load_state_dict(resnet18().state_dict())
+    layout = torch.channels_last if system.channels_last else torch.contiguous_format
+    model = (fold_batch_norm(model) if system.folded else model).to(memory_format=layout)  # pyright: ignore[reportCallIssue]
+    preprocessor = Preprocessor(Preprocess(resize_px=256, crop_px=224, mean=IMAGENET_MEAN, std=IMAGENET_STD))
+    split = FileSplit(paths=paths, labels=np.zeros(len(paths), dtype=np.int64))
+
+    def test() -> np.ndarray:
+        rows = np.empty((len(paths), 1000), np.float32)
+        for batch in scored_batches(
+            model,
+            split,
+            preprocessor,
+            Dense(scales_px=SIDES),
+            ranks=Distributed(device=device),
+            precision=system.precision,
+            channels_last=system.channels_last,
+            workers=threads if system.workers < 0 else system.workers,
+        ):
+            rows[batch.indices] = batch.logits.exp().numpy()
+        return rows
+
+    return test
+
+
+def serve(system: System, paths: tuple[Path, ...], threads: int, pipe: Connection) -> None:
+    """Run in a process of its own: build, test once and send the probabilities, then time as often as asked."""
+    import torch
+
+    torch.set_num_threads(threads)
+    test = usual_tester(paths) if system.usual else our_tester(system, paths, threads)
+    pipe.send(test())
+    while pipe.recv():
+        started = time.perf_counter()
+        test()
+        pipe.send(len(paths) / (time.perf_counter() - started))
+
+
+def main() -> None:
+    """Measure and print the table; write it as JSON where asked."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=Path, required=True, metavar="FOLDER")
+    parser.add_argument("--count", type=int, default=24, help="photographs")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1))
+    parser.add_argument("--only", type=int, nargs="+", help="numbers of the systems to run, from 0")
+    parser.add_argument("--out", type=Path)
+    given = parser.parse_args()
+    paths = photographs(given.images, given.count)
+    systems = [SYSTEMS[number] for number in given.only] if given.only else list(SYSTEMS)
+    context = multiprocessing.get_context("spawn")
+    running = []
+    for system in systems:
+        ours, theirs = context.Pipe()
+        process = context.Process(target=serve, args=(system, paths, given.threads, theirs))
+        process.start()
+        theirs.close()  # so that a process that dies ends our wait
+        running.append((system, process, ours, ours.recv()))
+    differences = {system.name: float(np.abs(scores - running[0][3]).max()) for system, _, _, scores in running}
+    for system in systems:
+        if system.precision == "fp32" and not differences[system.name] <= TOLERANCE:
+            raise SystemExit(f"{system.name}: probabilities differ by {differences[system.name]:.2g}")
+    rates: dict[str, list[float]] = {system.name: [] for system in systems}
+    for _ in range(given.repeats):
+        for system, _, pipe, _ in running:
+            time.sleep(0.5)  # the threads of the system before spin for a moment after its last pass
+            pipe.send(True)
+            rates[system.name].append(pipe.recv())
+    for _, process, pipe, _ in running:
+        pipe.send(False)
+        process.join(10)
+        if process.is_alive():
+            process.terminate()
+    usual = statistics.median(rates[systems[0].name])
+    rows = [
+        {
+            "system": system.name,
+            "images_per_second": round(statistics.median(rates[system.name]), 3),
+            "ratio": round(statistics.median(rates[system.name]) / usual, 3),
+            "spread": [round(min(rates[system.name]), 3), round(max(rates[system.name]), 3)],
+            "largest_difference_of_probabilities": differences[system.name],
+            "settings": asdict(system),
+        }
+        for system in systems
+    ]
+    for row in rows:
+        print(f"{row['images_per_second']:>8.3f} images/s {row['ratio']:>6.2f}x  {row['system']}")
+    if given.out:
+        what = f"ResNet-18, dense testing of {len(paths)} photographs at {len(SIDES)} sizes with mirror images"
+        given.out.write_text(json.dumps({"what": what, "rows": rows} | facts(given, len(paths)), indent=2) + "\n")
+
+
+def facts(given: argparse.Namespace, images: int) -> dict[str, Any]:
+    """Return commit, versions, hardware and repetitions."""
+    from resnets.artifacts.run_directory import environment
+
+    here = environment()
+    return {
+        "hardware": {"processor": here["processor"], "cores": given.threads, "platform": platform.platform()},
+        "versions": {"python": here["python"]} | here["versions"],
+        "commit": here["commit"],
+        "command": f"python benchmarks/dense_testing.py --images … --count {given.count} --repeats {given.repeats}",
+        "repeats": given.repeats,
+        "images": images,
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,330 @@
+"""Weights between our model folders and other programs: read, completed, proven equal, written, read back.
+
+A conversion either ends with a numeric proof and a complete file or folder, or writes nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+
+from resnets.artifacts.completion import complete
+from resnets.artifacts.model_folder import FORMAT_VERSION, StoredModel, build_with_weights, load_model, save_model
+from resnets.artifacts.proof import Proof, prove
+from resnets.data.preprocess import Preprocessor
+from resnets.models.interop import cifar, huggingface, timm, torchvision
+from resnets.models.interop.files import SUFFIXES, load_tensors
+from resnets.models.interop.foreign import Foreign, Hints
+from resnets.models.interop.preprocessing import read_json
+from resnets.specs.errors import ModelError, UserError, near_misses
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
+
+    from torch import Tensor
+
+
+class Format(NamedTuple):
+    """How one program's files are read and written."""
+
+    read: Callable[[Path, Hints], Foreign]
+    write: Callable[[Path, Foreign], None]
+    suffixes: tuple[str, ...]
+    """Names of the files that are written; empty where a folder is."""
+
+
+def _read_caffe(path: Path, hints: Hints) -> Foreign:
+    from resnets.models.interop.caffe import read  # pyright: ignore
+
+    return read(path, hints)
+
+
+def _write_caffe(path: Path, net: Foreign) -> None:
+    from resnets.models.interop.caffe import write  # pyright: ignore
+
+    write(path, net)
+
+
+FORMATS = {
+    "torchvision": Format(torchvision.read, torchvision.write, torchvision.SUFFIXES),
+    "timm": Format(timm.read, timm.write, ()),
+    "huggingface": Format(huggingface.read, huggingface.write, ()),
+    "cifar": Format(cifar.read, cifar.write, cifar.SUFFIXES),
+    "caffe": Format(_read_caffe, _write_caffe, ()),
+}
+OURS = "resnets"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Conversion:
+    """What was converted into what, and how equal the two are."""
+
+    source: str
+    destination: str
+    source_format: str
+    target_format: str
+    stored: StoredModel
+    """The net with its preprocessing, class names and licence."""
+    proof: Proof
+    """Converted net against source; for a net that came from a third program, the larger of both differences."""
+
+
+def import_foreign(path: Path, hints: Hints | None = None) -> StoredModel:
+    """Return the net of another program's files, in evaluation mode, proven to give the same logits.
+
+    Args:
+        path: a file of weights, or a folder with a config.json.
+        hints: what the files do not say.
+
+    Raises:
+        ModelError: the files are damaged, hold another kind of net, do not say everything and neither do the hints,
+            or the logits differ.
+        SpecError: a hint cannot be right.
+    """
+    return _import(path, hints or Hints())[0]
+
+
+def convert(
+    source: Path | StoredModel, destination: Path, hints: Hints | None = None, to: str | None = None
+) -> Conversion:
+    """Convert a net to another program's form, or to a model folder.
+
+    Args:
+        source: files of another program, or one of our models.
+        destination: what is written; must not exist.
+        hints: what the source's files do not say; `hints.format` is the source's.
+        to: resnets, torchvision, timm, huggingface, caffe or cifar; None is torchvision for a destination that ends
+            in .pth, .pt or .safetensors, and resnets for another.
+
+    Raises:
+        ModelError: the net cannot be read, cannot be expressed in the target's form, or the logits differ; nothing
+            was written then.
+        UserError: the destination exists or cannot be written, or the formats are unknown.
+    """
+    hints = hints or Hints()
+    target = _target(destination, to)
+    if destination.exists() or destination.is_symlink():
+        raise UserError(f"{destination} exists, and convert replaces nothing; name another destination or remove it.")
+    if isinstance(source, StoredModel):
+        stored, proofs, origin = source, [], (source.name, OURS)
+    else:
+        stored, proof, foreign = _import(source, hints)
+        proofs, origin = [proof], (str(source), foreign.format)
+    proofs.append(_write(stored, destination, target))
+    return Conversion(
+        source=origin[0],
+        destination=str(destination),
+        source_format=origin[1],
+        target_format=target,
+        stored=stored,
+        proof=max(proofs, key=lambda proof: proof.max_difference),
+    )
+
+
+def _detect(path: Path) -> str | None:
+    """Return the format of files, or None for a state dict, whose names alone tell it."""
+    if not path.exists():
+        raise ModelError(f"There is nothing at {path}; name a file of weights or a folder.")
+    if path.is_dir():
+        return _detect_folder(path)
+    if path.suffix in (".caffemodel", ".prototxt"):
+        return "caffe"
+    if path.suffix not in SUFFIXES:
+        raise ModelError(f"{path} is no file of weights; those end in {', '.join((*SUFFIXES, '.caffemodel'))}.")
+    return None
+
+
+def is_ours(path: Path) -> bool:
+    """Return whether a path is a model folder or a run directory of this package."""
+    if (path / "checkpoints").is_dir() or (path / "model" / "config.json").is_file():
+        return True
+    return (path / "config.json").is_file() and _detect_folder(path) == OURS
+
+
+def _detect_folder(path: Path) -> str:
+    if (path / "config.json").is_file():
+        config = read_json(path / "config.json")
+        if "model" in config and config.get("format_version") == FORMAT_VERSION:
+            return OURS
+        if "architecture" in config:
+            return "timm"
+        if "model_type" in config or "architectures" in config:
+            return "huggingface"
+        raise ModelError(f"{path / 'config.json'} is neither of this package, nor of timm, nor of transformers.")
+    if any(path.glob("*.caffemodel")):
+        return "caffe"
+    raise ModelError(f"{path} has no config.json; name the file of weights in it.")
+
+
+def _import(path: Path, hints: Hints) -> tuple[StoredModel, Proof, Foreign]:
+    foreign = complete(_read(path, hints), hints)
+    spec, preprocess, classes, reference = foreign.spec, foreign.preprocess, foreign.classes, foreign.reference
+    assert spec is not None
+    assert preprocess is not None
+    assert classes is not None
+    assert reference is not None
+    model = build_with_weights(spec, foreign.weights, foreign.source)
+    preprocessor = Preprocessor(preprocess, foreign.mean_image)
+    proof = prove(model, reference, preprocessor, source=foreign.source)
+    stored = StoredModel(
+        model=model,
+        spec=spec,
+        preprocessor=preprocessor,
+        classes=classes,
+        metrics={"converted_from": foreign.format, "max_difference": proof.max_difference},
+        licence=foreign.licence,
+    )
+    return stored, proof, foreign
+
+
+def _read(path: Path, hints: Hints) -> Foreign:
+    detected = _detect(path)
+    if detected == OURS:
+        raise ModelError(f"{path} is a model folder of this package; load it instead of importing it.")
+    name = hints.format or detected or _dialect(load_tensors(path, hints.entry))
+    if name not in FORMATS:
+        raise UserError(f"--from is {name!r}; it is one of {', '.join(FORMATS)}.{near_misses(name, FORMATS)}")
+    if detected and name != detected and not (detected == "huggingface" and name == "timm"):
+        raise UserError(f"--from is {name}, and {path} is in the form of {detected}; leave --from out.")
+    return FORMATS[name].read(path, hints)
+
+
+def _dialect(tensors: Mapping[str, Tensor]) -> str:
+    if any(name.startswith("resnet.embedder") for name in tensors):
+        return "huggingface"
+    stem = tensors.get("conv1.weight")
+    return "cifar" if stem is not None and stem.ndim == 4 and stem.shape[-1] == 3 else "torchvision"
+
+
+def _target(destination: Path, to: str | None) -> str:
+    if to is None:
+        to = "torchvision" if destination.suffix in torchvision.SUFFIXES else OURS
+    if to != OURS and to not in FORMATS:
+        known = [OURS, *FORMATS]
+        raise UserError(f"--to is {to!r}; it is one of {', '.join(known)}.{near_misses(to, known)}")
+    suffixes = () if to == OURS else FORMATS[to].suffixes
+    if suffixes and destination.suffix not in suffixes:
+        raise UserError(f"--to {to} writes a file; end {destination} in {' or '.join(suffixes)}.")
+    if not suffixes and destination.suffix in (*SUFFIXES, ".caffemodel"):
+        raise UserError(f"--to {to} writes a folder; {destination} is named like a file.")
+    return to
+
+
+def _write(stored: StoredModel, destination: Path, target: str) -> Proof:
+    """Write under another name in the same folder, read that back, prove it equal, and only then rename it."""
+    temporary = destination.with_name(f".tmp-{os.getpid()}-{destination.name}")
+    _remove(temporary)
+    try:
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        if target == OURS:
+            save_model(temporary, stored)
+            proof = _check_folder(stored, temporary, destination)
+        else:
+            net = _outgoing(stored, target)
+            FORMATS[target].write(temporary, net)
+            proof = _check_foreign(stored, net, temporary, destination, target)
+        for file in _files(temporary):
+            _sync(file)
+        temporary.rename(destination)
+    except OSError as error:
+        raise UserError(f"{destination} cannot be written: {error.strerror or error}.") from error
+    finally:
+        _remove(temporary)
+    return proof
+
+
+def _outgoing(stored: StoredModel, target: str) -> Foreign:
+    """Return one of our nets as the other programs take it: for RGB images."""
+    weights = {name: value.detach().cpu() for name, value in stored.model.state_dict().items()}
+    preprocess, mean_image = stored.preprocessor.spec, stored.preprocessor.mean_image
+    if preprocess.color == "bgr":
+        first = "conv1.weight" if "conv1.weight" in weights else "features.0.weight"
+        weights[first] = weights[first].flip(1)
+        mean_image = None if mean_image is None else mean_image[:, :, ::-1].copy()
+        preprocess = dataclasses.replace(preprocess, color="rgb", mean=preprocess.mean[::-1], std=preprocess.std[::-1])
+    return Foreign(
+        format=target,
+        source=stored.name,
+        weights=weights,
+        spec=stored.spec,
+        preprocess=preprocess,
+        mean_image=mean_image,
+        classes=stored.classes,
+        licence=stored.licence,
+    )
+
+
+def _check_folder(stored: StoredModel, written: Path, destination: Path) -> Proof:
+    again = load_model(written)
+    same = _same(again.model.state_dict(), stored.model.state_dict()) and again.spec == stored.spec
+    same = same and again.preprocessor.same_as(stored.preprocessor) and again.classes == stored.classes
+    if not same:
+        raise ModelError(f"{destination} does not read back as it was written; nothing was kept.")
+    return prove(again.model, stored.model, stored.preprocessor, source=str(destination))
+
+
+def _check_foreign(stored: StoredModel, net: Foreign, written: Path, destination: Path, target: str) -> Proof:
+    again = FORMATS[target].read(written, Hints(format=target, model=net.spec))
+    expected = dict(net.weights)
+    if target == "caffe":  # which has no place for BatchNorm's counters of batches, that decide nothing
+        expected |= {name: value for name, value in again.weights.items() if name.endswith("num_batches_tracked")}
+    if not _same(again.weights, expected) or again.reference is None:
+        raise ModelError(f"{destination} does not read back bit for bit as it was written; nothing was kept.")
+    assert net.preprocess is not None
+    assert net.spec is not None
+    model = stored.model if net.preprocess == stored.preprocessor.spec else None
+    if model is None:
+        model = build_with_weights(net.spec, net.weights, net.source)
+    preprocessor = Preprocessor(net.preprocess, net.mean_image)
+    return prove(model, again.reference, preprocessor, source=str(destination))
+
+
+def _same(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> bool:
+    return ours.keys() == theirs.keys() and all(
+        value.dtype == theirs[name].dtype and torch.equal(value.cpu(), theirs[name].cpu())
+        for name, value in ours.items()
+    )
+
+
+def _files(path: Path) -> Iterator[Path]:
+    yield from (file for file in path.iterdir() if file.is_file()) if path.is_dir() else (path,)
+
+
+def _sync(path: Path) -> None:
+    """Force a written file to the disk, so that a power cut after the rename cannot leave it empty."""
+    with path.open("r+b") as file:
+        os.fsync(file.fileno())
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):  # nothing is there, as a rule
+            path.unlink()
+
+
+def as_json(conversion: Conversion) -> dict[str, Any]:
+    """Return a conversion as plain JSON values."""
+    from resnets.specs.architecture import variant
+
+    stored, proof = conversion.stored, conversion.proof
+    return {
+        "source": conversion.source,
+        "from": conversion.source_format,
+        "destination": conversion.destination,
+        "to": conversion.target_format,
+        "name": stored.name,
+        "variant": variant(stored.spec),
+        "classes": len(stored.classes),
+        "preprocess": dataclasses.asdict(stored.preprocessor.spec),
+        **dataclasses.asdict(proof),
+        "licence": stored.licence,
+    }

@@ -1,0 +1,232 @@
+"""Models on the Hugging Face Hub, or a server with its interface: one revision of the few files that a net needs.
+
+```
+CACHE/hub/OWNER/NAME/REVISION/
+  source.json                address, commit, licence and checksums, as the hub stated them
+  config.json                and, where there is one, preprocessor_config.json or mean_image.safetensors
+  model.safetensors          last, so that its presence means that all files are
+```
+
+No name in the hub's answer becomes a path: files are taken from a fixed list, and revisions are quoted.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import urllib.parse
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from resnets.data.download import DownloadError, StderrProgress, download, read_url
+from resnets.specs.errors import DataError, ModelError, UserError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from resnets.data.download import Progress
+
+PUBLIC_ENDPOINT = "https://huggingface.co"
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+OPTIONAL = ("preprocessor_config.json", "mean_image.safetensors")
+RECORD = "source.json"
+
+_PART = r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}"
+_ID = re.compile(rf"({_PART})/({_PART})(?:@(\S{{1,200}}))?")
+_ANSWER_BYTES = 16 << 20
+_PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".h5", ".msgpack")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HubModel:
+    """What the hub says about one revision of a model."""
+
+    address: str
+    """Its page."""
+    commit: str
+    """40 hexadecimal digits."""
+    licence: str
+    """Of the model card; empty where it states none."""
+    checksums: dict[str, str]
+    """Of the files that are taken: sha256:… or git:…."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Snapshot:
+    """The files of one revision, complete, on this machine."""
+
+    folder: Path
+    model: HubModel | None
+    """None where the files were put there by hand."""
+
+
+def fetch_snapshot(name: str, cache: Path, *, on_progress: Progress | None = None) -> Snapshot:
+    """Return the files of `OWNER/NAME[@REVISION]`; they are downloaded once, and then no request is made.
+
+    The server is $HF_ENDPOINT, else huggingface.co; $HF_TOKEN, where it is set, is sent to it alone. The revision is
+    a branch (main where none is given), a tag or a commit; what it stood for at the first download is kept.
+
+    Args:
+        name: the model on the hub.
+        cache: folder of all hubs' models.
+        on_progress: told of the bytes of the weights; None shows them on stderr.
+
+    Raises:
+        ModelError: there is no such model, its weights are not in safetensors, or it cannot be had now; then the
+            message says what to put where.
+        DataError: a file has another checksum than the hub states, or cannot be written.
+    """
+    match = _ID.fullmatch(name)
+    if match is None or ".." in name or (match[3] or "").startswith("."):
+        raise ModelError(f"hf-hub:{name} names no model; the form is hf-hub:OWNER/NAME or hf-hub:OWNER/NAME@REVISION.")
+    owner, repository, revision = match[1], match[2], match[3] or "main"
+    folder = cache / "hub" / owner / repository / urllib.parse.quote(revision, safe="")
+    complete = all((folder / file).is_file() for file in (CONFIG, WEIGHTS))
+    model = _read_record(folder / RECORD)
+    if complete:
+        return Snapshot(folder=folder, model=model)
+    try:
+        # A download that was broken off goes on with its revision, unless another server is asked now.
+        if model is None or model.address != f"{_endpoint()}/{owner}/{repository}":
+            model = _ask(f"{owner}/{repository}", revision)
+            _write_record(folder / RECORD, model)
+        for file in (CONFIG, *OPTIONAL, WEIGHTS):
+            if file in model.checksums:
+                _download(model, folder, file, on_progress)
+    except DownloadError as error:
+        raise _explained(error, f"{owner}/{repository}", revision, folder) from error
+    return Snapshot(folder=folder, model=model)
+
+
+def _download(model: HubModel, folder: Path, file: str, on_progress: Progress | None) -> None:
+    show = on_progress
+    if show is None and file == WEIGHTS:
+        show = StderrProgress(model.address.rpartition("/")[2])
+    download(
+        f"{model.address}/resolve/{model.commit}/{file}",
+        folder / file,
+        checksum=model.checksums[file],
+        on_progress=show if file == WEIGHTS else None,
+        authorization=_authorization(),
+    )
+
+
+def _ask(name: str, revision: str) -> HubModel:
+    """Return what the hub says about a revision, checked."""
+    endpoint = _endpoint()
+    url = f"{endpoint}/api/models/{name}/revision/{urllib.parse.quote(revision, safe='')}?blobs=true"
+    try:
+        answer = json.loads(read_url(url, limit_bytes=_ANSWER_BYTES, authorization=_authorization()))
+        commit, siblings = answer["sha"], answer["siblings"]
+        files = {str(sibling["rfilename"]): sibling for sibling in siblings}
+        card = answer.get("cardData") or {}
+        licence = _licence(card, answer.get("tags") or [])
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ModelError(f"{url} does not answer as a model hub does; $HF_ENDPOINT is {endpoint}.") from error
+    if not _is_digest(commit, 40):
+        raise ModelError(f"{url} states no commit; the files of {name} cannot be identified.")
+    if WEIGHTS not in files or CONFIG not in files:
+        raise _unusable(f"{endpoint}/{name}", files)
+    wanted = [file for file in (CONFIG, *OPTIONAL, WEIGHTS) if file in files]
+    return HubModel(
+        address=f"{endpoint}/{name}",
+        commit=commit,
+        licence=licence,
+        checksums={file: _checksum(url, file, files[file]) for file in wanted},
+    )
+
+
+def _checksum(url: str, file: str, sibling: dict[str, Any]) -> str:
+    # A large file is kept outside git, where only its SHA-256 names the content.
+    stored = sibling.get("lfs")
+    if isinstance(stored, dict) and _is_digest(stored.get("sha256"), 64):
+        return f"sha256:{stored['sha256']}"
+    if not stored and _is_digest(sibling.get("blobId"), 40):
+        return f"git:{sibling['blobId']}"
+    raise ModelError(f"{url} states no checksum of {file}; it is not downloaded.")
+
+
+def _licence(card: dict[str, Any], tags: list[Any]) -> str:
+    stated = card.get("license")
+    parts = [str(part) for part in (stated if isinstance(stated, list) else [stated]) if part]
+    parts = parts or [tag.removeprefix("license:") for tag in tags if str(tag).startswith("license:")]
+    # "other" is explained by a name and a link.
+    parts += [str(card[field]) for field in ("license_name", "license_link") if card.get(field)]
+    return printable(", ".join(parts))
+
+
+def printable(text: str) -> str:
+    """Return one line of at most 300 characters, without those that could steer a terminal."""
+    return "".join(letter for letter in text if letter.isprintable())[:300]
+
+
+def _is_digest(value: object, digits: int) -> bool:
+    return isinstance(value, str) and re.fullmatch(rf"[0-9a-f]{{{digits}}}", value) is not None
+
+
+def _unusable(address: str, files: dict[str, Any]) -> ModelError:
+    pickled = [file for file in files if file.endswith(_PICKLED)]
+    if WEIGHTS in files or not pickled:
+        missing = " and ".join(file for file in (CONFIG, WEIGHTS) if file not in files)
+        return ModelError(f"{address} has no {missing}; that is not a model that can be loaded by name.")
+    return ModelError(
+        f"{address} has its weights as {printable(', '.join(pickled[:3]))} only. Of a hub, only {WEIGHTS} is loaded, "
+        "since other formats can execute code; download the file and use `resnets convert`."
+    )
+
+
+def _endpoint() -> str:
+    endpoint = (os.environ.get("HF_ENDPOINT") or PUBLIC_ENDPOINT).rstrip("/")
+    parts = urllib.parse.urlsplit(endpoint)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+        raise UserError(f"$HF_ENDPOINT is {endpoint!r}; it is the address of a server, such as {PUBLIC_ENDPOINT}.")
+    return endpoint
+
+
+def _authorization() -> str:
+    token = (os.environ.get("HF_TOKEN") or "").strip()
+    if not token:
+        return ""
+    if not re.fullmatch(r"[!-~]+", token):
+        raise UserError("$HF_TOKEN holds characters that no token has; copy it again, or unset it.")
+    return f"Bearer {token}"
+
+
+def _explained(error: DownloadError, name: str, revision: str, folder: Path) -> ModelError:
+    page = f"{_endpoint()}/{name}/tree/{urllib.parse.quote(revision, safe='')}"
+    if error.status in (401, 403, 404):
+        token = "the token in $HF_TOKEN does not open it" if _authorization() else "it needs a token in $HF_TOKEN"
+        tag = " timm's names end with the tag of the weights, as in timm:resnet50.a1_in1k." if "timm/" in name else ""
+        return ModelError(
+            f"{page} cannot be read (answer {error.status}): there is no such model or revision, or {token}.{tag}"
+        )
+    return ModelError(
+        f"hf-hub:{name} is not on this machine, and {error} Without network, put {CONFIG} and {WEIGHTS} "
+        f"(and {OPTIONAL[0]}, where there is one) of {page} into {folder}; `sha256sum {WEIGHTS}` is then to print "
+        "the SHA-256 that the hub shows for it."
+    )
+
+
+def _read_record(path: Path) -> HubModel | None:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        model = HubModel(**values)
+        known = (CONFIG, *OPTIONAL, WEIGHTS)
+        texts = (model.address, model.commit, model.licence, *model.checksums.values())
+        sound = all(isinstance(text, str) for text in texts) and set(model.checksums) <= set(known)
+    except (OSError, ValueError, TypeError, AttributeError):
+        return None
+    return model if sound else None
+
+
+def _write_record(path: Path, model: HubModel) -> None:
+    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(json.dumps(asdict(model), indent=2) + "\n", encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        raise DataError(
+            f"{path} cannot be written: {error.strerror or error}. $RESNETS_CACHE names another folder."
+        ) from error

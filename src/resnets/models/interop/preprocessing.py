@@ -1,0 +1,164 @@
+"""Preprocessing between our units and those of programs that scale pixels to 0..1 and state a crop as a share."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import TYPE_CHECKING, Any
+
+from resnets.specs.errors import ModelError, SpecError
+from resnets.specs.preprocess import Preprocess
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+    from typing import Literal
+
+LARGEST_PX = 4096
+"""Largest size of an image that a file may ask for; a file that asks for more is damaged or hostile."""
+_LARGEST_JSON = 16 * 2**20
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the object that a JSON file holds.
+
+    Raises:
+        ModelError: the file is missing, unreasonably large, damaged, or holds something else.
+    """
+    try:
+        if path.stat().st_size > _LARGEST_JSON:
+            raise ModelError(f"{path} has more than {_LARGEST_JSON:,} bytes; it does not describe a net.")
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror}.") from error
+    except (ValueError, RecursionError) as error:
+        raise ModelError(f"{path} is not valid JSON; the folder is damaged.") from error
+    if not isinstance(values, dict):
+        raise ModelError(f"{path} holds a JSON {type(values).__name__}, not an object.")
+    return values
+
+
+def number(values: dict[str, Any], name: str, default: float | None, where: str) -> float:
+    """Return a finite number.
+
+    Raises:
+        ModelError: it is something else, or missing without a default.
+    """
+    value = values.get(name, default)
+    if not _is_number(value):
+        raise ModelError(f"{where}: {name} is {shown(value)}; it is a number.")
+    return float(value)  # pyright: ignore[reportArgumentType]
+
+
+def flag(values: dict[str, Any], name: str, default: bool, where: str) -> bool:
+    """Return true or false.
+
+    Raises:
+        ModelError: it is something else.
+    """
+    value = values.get(name, default)
+    if not isinstance(value, bool):
+        raise ModelError(f"{where}: {name} is {shown(value)}; it is true or false.")
+    return value
+
+
+def numbers(values: dict[str, Any], name: str, count: int, where: str) -> tuple[float, ...]:
+    """Return `count` finite numbers.
+
+    Raises:
+        ModelError: it is something else or missing.
+    """
+    value = values.get(name)
+    if isinstance(value, list) and len(value) == count and all(map(_is_number, value)):
+        return tuple(float(item) for item in value)
+    raise ModelError(f"{where}: {name} is {shown(value)}; it is a list of {count} numbers.")
+
+
+def size(value: Any, name: str, where: str) -> int:
+    """Return a number of pixels.
+
+    Raises:
+        ModelError: it is no whole number from 1 to 4096.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= LARGEST_PX:
+        raise ModelError(f"{where}: {name} is {shown(value)}; it is a whole number of pixels from 1 to {LARGEST_PX}.")
+    return value
+
+
+def preprocess(
+    *,
+    resize_px: int,
+    crop_px: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+    scale: float,
+    interpolation: Literal["bilinear", "bicubic"],
+    where: str,
+) -> Preprocess:
+    """Return our preprocessing for one that multiplies pixels by `scale` before the mean and standard deviation.
+
+    Statistics are rounded to ten decimals, so that 0.485 of 255 is 123.675 and not a neighbour of it.
+
+    Raises:
+        ModelError: the values cannot be used.
+    """
+    try:
+        return Preprocess(
+            resize_px=resize_px,
+            crop_px=crop_px,
+            mean=tuple(round(value / scale, 10) for value in mean),
+            std=tuple(round(value / scale, 10) for value in std),
+            interpolation=interpolation,
+        )
+    except (SpecError, OverflowError, ZeroDivisionError) as error:
+        raise ModelError(f"{where}: {error}") from error
+
+
+def unit_range(values: Sequence[float]) -> list[float]:
+    """Return statistics of pixels in 0..255 as those of pixels in 0..1."""
+    return [round(value / 255, 13) for value in values]
+
+
+def crop_share(crop_px: int, resize_px: int) -> float:
+    """Return the share of the resized side that the crop has, from which rounding down gives `resize_px` again."""
+    share = crop_px / resize_px
+    return share if math.floor(crop_px / share) == resize_px else crop_px / (resize_px + 0.5)
+
+
+def class_names(value: Any, where: str) -> tuple[str, ...]:
+    """Return a list of names.
+
+    Raises:
+        ModelError: it is something else.
+    """
+    if not isinstance(value, list) or not value or not all(isinstance(name, str) for name in value):
+        raise ModelError(f"{where} does not name the classes as a list of strings.")
+    return tuple(value)
+
+
+def stated_licence(folder: Path) -> str:
+    """Return the licence that the head of a model card (README.md) states, or an empty string."""
+    try:
+        with (folder / "README.md").open(encoding="utf-8") as file:
+            text = file.read(65536)
+    except (OSError, ValueError):
+        return ""
+    if not text.startswith("---"):
+        return ""
+    for line in text.split("---", 2)[1].splitlines():
+        if line.startswith("license:"):
+            return line.removeprefix("license:").strip().strip("'\"")
+    return ""
+
+
+def shown(value: Any) -> str:
+    """Return a value of a file that nobody vouches for as a message can have it: short."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _is_number(value: Any) -> bool:
+    try:
+        return type(value) in (int, float) and math.isfinite(value)
+    except OverflowError:  # a whole number beyond the range of floats
+        return False

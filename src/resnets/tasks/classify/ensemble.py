@@ -1,0 +1,233 @@
+"""Several classifiers as one: the mean of their softmax scores (He et al. 2015, Sec. 4.1, Table 5).
+
+Every model has its own preprocessing, and its own order of the same classes. One model after the other goes over the
+split; what is kept is one matrix of scores.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from resnets.data.open import open_dataset, open_for_testing
+from resnets.data.splits import FileSplit
+from resnets.metrics.classification import ClassificationMeter
+from resnets.specs.data import Cifar, DatasetSpec, Digits, ImageFolder
+from resnets.specs.errors import ModelError, UserError
+from resnets.tasks.classify.evaluate import EvaluationReport
+from resnets.tasks.classify.score import scored_batches
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from jaxtyping import Bool, Float32
+    from torch import Tensor, nn
+
+    from resnets.artifacts.model_folder import StoredModel
+    from resnets.data.splits import Dataset, Skipped, Split
+    from resnets.engine.distributed import Distributed
+    from resnets.specs.protocol import ProtocolSpec
+
+_ROWS = 4096
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Member:
+    """A model of an ensemble."""
+
+    stored: StoredModel
+    module: nn.Module
+    """The net to call: on the device, in evaluation mode."""
+    share: float
+    """How much its scores count; the shares of an ensemble sum to 1."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Scores:
+    """The scores of every image of a split, on the CPU, with the classes of the first model."""
+
+    log_probabilities: Float32[Tensor, "images classes"]
+    """NaN where the image could not be read."""
+    readable: Bool[Tensor, " images"]
+
+
+def evaluate_ensemble(
+    members: Sequence[Member],
+    split: Split,
+    protocol: ProtocolSpec,
+    *,
+    ranks: Distributed,
+    precision: str = "fp32",
+    channels_last: bool = True,
+    workers: int = 0,
+    on_images: Callable[[StoredModel, int], None] = lambda stored, count: None,
+) -> tuple[EvaluationReport, Scores]:
+    """Return the errors of the mean scores of the members, in one process, and these scores.
+
+    An image that one of them could not read is in no score.
+
+    Args:
+        members: the models; labels of the split index the classes of the first.
+        split: the images.
+        protocol: which views of an image each member scores.
+        ranks: this process and its device.
+        precision: of the forward passes.
+        channels_last: memory layout of the inputs.
+        workers: processes that decode files.
+        on_images: told the model that is at work, and the number of images of each batch.
+
+    Raises:
+        ModelError: the classes of two members differ.
+        DataError: no image of the split can be read.
+    """
+    classes = members[0].stored.classes
+    columns = [columns_of(classes, member.stored, members[0].stored.name) for member in members]
+    total = torch.full((len(split), len(classes)), -math.inf)
+    times_read = torch.zeros(len(split), dtype=torch.int64)
+    skipped: dict[str, Skipped] = {}
+    for member, order in zip(members, columns, strict=True):
+        for batch in scored_batches(
+            member.module,
+            split,
+            member.stored.preprocessor,
+            protocol,
+            ranks=ranks,
+            precision=precision,
+            channels_last=channels_last,
+            workers=workers,
+            on_images=lambda count, stored=member.stored: on_images(stored, count),
+        ):
+            for entry in batch.skipped:
+                skipped.setdefault(entry.path, entry)
+            if len(batch):
+                rows = torch.from_numpy(batch.indices)
+                scores = batch.logits.log_softmax(dim=1).cpu()[:, order] + math.log(member.share)
+                total[rows] = torch.logaddexp(total[rows], scores)
+                times_read[rows] += 1
+    readable = times_read == len(members)
+    total[~readable] = math.nan
+    report = EvaluationReport(
+        result=_errors(total, readable, split, classes).result(),
+        skipped=_in_order(skipped, split) if isinstance(split, FileSplit) else (),
+    )
+    return report, Scores(log_probabilities=total, readable=readable)
+
+
+def _errors(
+    scores: Float32[Tensor, "images classes"], readable: Bool[Tensor, " images"], split: Split, classes: Sequence[str]
+) -> ClassificationMeter:
+    meter = ClassificationMeter(classes)
+    labels = torch.from_numpy(split.labels)
+    for rows in readable.nonzero()[:, 0].split(_ROWS):
+        meter.update(scores[rows], labels[rows])
+    return meter
+
+
+def _in_order(skipped: dict[str, Skipped], split: FileSplit) -> tuple[Skipped, ...]:
+    return tuple(skipped[str(path)] for path in split.paths if str(path) in skipped) if skipped else ()
+
+
+def check_classes(models: Sequence[StoredModel]) -> None:
+    """Refuse models whose classes differ in more than their order.
+
+    Raises:
+        ModelError: naming the first classes that differ.
+    """
+    for other in models:
+        columns_of(models[0].classes, other, models[0].name)
+
+
+def check_held_out(models: Sequence[StoredModel], split: str) -> None:
+    """Refuse to test on CIFAR's held-out images where the models have not held out the same.
+
+    Raises:
+        ModelError: one was trained on images that another has held out.
+    """
+    held_out = {stored.dataset.validation_images for stored in models if isinstance(stored.dataset, Cifar)}
+    if split == "validation" and len(held_out) > 1:
+        raise ModelError(
+            f"The models have held out {' and '.join(map(str, sorted(held_out)))} images of CIFAR, so what is validation "
+            "for one was training for another. Test them with --split test."
+        )
+
+
+def columns_of(classes: tuple[str, ...], other: StoredModel, name: str) -> list[int]:
+    """Return which of the other model's logits belongs to each of `classes`.
+
+    Raises:
+        ModelError: its classes are not these, in whatever order; the message names the first that differ.
+    """
+    if other.classes == classes:
+        return list(range(len(classes)))
+    places = {label: place for place, label in enumerate(other.classes)}
+    ours = [label for label in classes if label not in places]
+    theirs = sorted(set(other.classes) - set(classes))
+    if ours or theirs or len(other.classes) != len(classes):
+        only = [
+            f"only {model} knows {', '.join(map(repr, labels[:3]))}{' …' if len(labels) > 3 else ''}"
+            for model, labels in ((name, ours), (other.name, theirs))
+            if labels
+        ]
+        raise ModelError(
+            f"An ensemble needs equal classes: {name} has {len(classes)}, {other.name} has {len(other.classes)}"
+            f"{'; ' if only else ''}{', '.join(only)}."
+        )
+    return [places[label] for label in classes]
+
+
+def shares(weights: Sequence[float] | None, models: int) -> list[float]:
+    """Return the share of each model, equal where `weights` is None.
+
+    Raises:
+        UserError: there is not one weight above 0 a model.
+    """
+    if weights is None:
+        return [1 / models] * models
+    if len(weights) != models:
+        raise UserError(f"--weights has {len(weights)} values for {models} models; give one a model, such as 2,1,1.")
+    if not all(weight > 0 and math.isfinite(weight) for weight in weights):
+        raise UserError(f"--weights is {', '.join(f'{weight:g}' for weight in weights)}; every weight is above 0.")
+    return [weight / sum(weights) for weight in weights]
+
+
+def open_for_models(
+    models: Sequence[StoredModel], find: Callable[[DatasetSpec], tuple[DatasetSpec, Path | None]]
+) -> Dataset:
+    """Return the dataset to test models on, so that no image is tested on that one of them was trained on.
+
+    A folder that one of them was trained on is divided as it was for that training.
+
+    Args:
+        models: to be tested together.
+        find: returns the spec and the place of the dataset from the spec that a model was trained with.
+
+    Raises:
+        DataError: the dataset is missing or damaged.
+        ModelError: two models were trained on this folder, but divided differently.
+    """
+    divided: tuple[StoredModel, Dataset] | None = None
+    dataset: Dataset | None = None
+    seen: set[tuple[DatasetSpec | None, str]] = set()
+    for stored in models:
+        if (stored.dataset, stored.fingerprint) in seen:
+            continue
+        seen.add((stored.dataset, stored.fingerprint))
+        spec, root = find(stored.dataset or Digits())
+        if not isinstance(spec, ImageFolder):
+            return open_dataset(spec, root) if dataset is None else dataset
+        opened = open_for_testing(spec, root, stored.fingerprint)
+        dataset = dataset or opened
+        if opened.fingerprint != stored.fingerprint:
+            continue
+        if divided is not None and divided[1].fingerprint != opened.fingerprint:
+            raise ModelError(
+                f"{divided[0].name} and {stored.name} were both trained on {opened.name}, but not on the same images of "
+                "it: what one is tested on, the other has seen. Test them on images that neither was trained on."
+            )
+        divided = stored, opened
+    assert dataset is not None
+    return divided[1] if divided else dataset

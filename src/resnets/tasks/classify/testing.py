@@ -1,0 +1,194 @@
+"""Models tested under one or more protocols: what `api.evaluate` does once models and images are there."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from resnets.data.batches import evaluation_batches
+from resnets.data.splits import FileSplit
+from resnets.engine.distributed import Distributed
+from resnets.engine.recalibrate import recalibrate_batch_norm
+from resnets.models.fold import fold_batch_norm
+from resnets.specs.errors import DataError, UserError
+from resnets.specs.protocol import PROTOCOLS, Center, Dense, TenCrop, protocol_name
+from resnets.tasks.classify.ensemble import Member, evaluate_ensemble
+from resnets.tasks.classify.evaluate import EvaluationReport, evaluate_model
+from resnets.tasks.classify.score import check_protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from torch import nn
+
+    from resnets.artifacts.model_folder import StoredModel
+    from resnets.data.splits import Dataset, Split
+    from resnets.specs.protocol import ProtocolSpec
+    from resnets.tasks.classify.ensemble import Scores
+
+_RECALIBRATION_BATCH = 128
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Computing:
+    """Where and how the models are computed."""
+
+    device: torch.device
+    precision: str
+    channels_last: bool
+    workers: int
+    """Processes that decode files."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Tested:
+    """The outcome of a protocol."""
+
+    report: EvaluationReport
+    scores: Scores | None
+    """The score of every image; None where they were not kept."""
+
+
+def named_protocols(given: str | ProtocolSpec | Sequence[str | ProtocolSpec]) -> dict[str, ProtocolSpec]:
+    """Return protocols by their names, in the order given.
+
+    Raises:
+        UserError: a name is unknown, there is none, or two are of the same name.
+    """
+    protocols: dict[str, ProtocolSpec] = {}
+    for one in [given] if isinstance(given, str | Center | TenCrop | Dense) else given:
+        if isinstance(one, str) and one not in PROTOCOLS:
+            raise UserError(f"--protocol is {one!r}; it is {', '.join(PROTOCOLS)}, or several of them.")
+        protocol = PROTOCOLS[one] if isinstance(one, str) else one
+        name = protocol_name(protocol)
+        if name in protocols:
+            raise UserError(f"--protocol names {name} twice; test two forms of it one after the other.")
+        protocols[name] = protocol
+    if not protocols:
+        raise UserError(f"--protocol names none; it is {', '.join(PROTOCOLS)}, or several of them.")
+    return protocols
+
+
+def evaluate_each(
+    models: Sequence[StoredModel],
+    shares: Sequence[float],
+    dataset: Dataset,
+    split: str,
+    protocols: dict[str, ProtocolSpec],
+    computing: Computing,
+    *,
+    recalibrate_images: int,
+    keep_scores: bool,
+    on_images: Callable[[int, int, str], None],
+) -> Iterator[tuple[str, Tested]]:
+    """Yield what the models, together, score under each protocol.
+
+    Args:
+        models: the first one's classes are what the labels index.
+        shares: how much the scores of each count; they sum to 1.
+        dataset: holds the split, and "train" where BatchNorm is recalibrated.
+        split: the images to test on.
+        protocols: by their names.
+        computing: where and how.
+        recalibrate_images: training images that BatchNorm's statistics are averaged over anew; 0 keeps them.
+        keep_scores: return the scores of every image too.
+        on_images: told how many images are done, of how many, and what is at work: model and protocol.
+
+    Raises:
+        UserError: a model or the images do not allow a protocol.
+    """
+    images = dataset.splits[split]
+    for protocol in protocols.values():
+        for stored in models:
+            check_protocol(protocol, stored.model, images, stored.name)
+    layout = torch.channels_last if computing.channels_last else torch.contiguous_format
+    modules: list[nn.Module] = []
+    for stored in models:
+        module = stored.model.to(computing.device).to(memory_format=layout)  # pyright: ignore[reportCallIssue]
+        if recalibrate_images:
+            module = _recalibrated(module, stored, dataset, recalibrate_images, computing)
+        modules.append(module.eval())
+    for name, protocol in protocols.items():
+        done: dict[str, int] = {}
+
+        def count(stored: StoredModel, batch: int, name: str = name, done: dict[str, int] = done) -> None:
+            what = f"{stored.name}, {name}"
+            done[what] = done.get(what, 0) + batch
+            on_images((done[what] - 1) % len(images) + 1, len(images), what)
+
+        # A single view is scored as in training, to the bit; many are worth a faster copy of the net.
+        nets = modules if isinstance(protocol, Center) else [fold_batch_norm(module) for module in modules]
+        if len(models) == 1 and not keep_scores:
+            report = evaluate_model(
+                nets[0],
+                images,
+                models[0].preprocessor,
+                models[0].classes,
+                ranks=Distributed(device=computing.device),
+                protocol=protocol,
+                precision=computing.precision,
+                channels_last=computing.channels_last,
+                workers=computing.workers,
+                on_images=lambda batch, stored=models[0]: count(stored, batch),
+            )
+            yield name, Tested(report=report, scores=None)
+            continue
+        members = [
+            Member(stored=stored, module=net, share=share)
+            for stored, net, share in zip(models, nets, shares, strict=True)
+        ]
+        report, scores = evaluate_ensemble(
+            members,
+            images,
+            protocol,
+            ranks=Distributed(device=computing.device),
+            precision=computing.precision,
+            channels_last=computing.channels_last,
+            workers=computing.workers,
+            on_images=count,
+        )
+        yield name, Tested(report=report, scores=scores)
+
+
+def _recalibrated(
+    module: nn.Module, stored: StoredModel, dataset: Dataset, images: int, computing: Computing
+) -> nn.Module:
+    """Return a copy whose BatchNorm statistics are averages over training images, each seen as in a centre crop."""
+    train = dataset.splits.get("train")
+    if train is None:
+        raise DataError(
+            f"--recalibrate-batch-norm takes training images, and {dataset.name} has no train split; give a folder with "
+            "train/ in it."
+        )
+    if not 1 < images <= len(train):
+        raise UserError(
+            f"--recalibrate-batch-norm is {images}; it is between 2 and the {len(train)} training images of "
+            f"{dataset.name}."
+        )
+    # Files are sorted by class: a batch of neighbours would have the statistics of one class.
+    chosen = np.random.default_rng(0).permutation(len(train))[:images]
+    batches = evaluation_batches(
+        _subset(train, chosen),
+        stored.preprocessor,
+        batch_size=math.ceil(images / max(1, round(images / _RECALIBRATION_BATCH))),
+        device=computing.device,
+        channels_last=computing.channels_last,
+        workers=computing.workers,
+    )
+    module = copy.deepcopy(module)
+    readable = (batch.images for batch in batches if len(batch) > 1)
+    recalibrate_batch_norm(module, readable, computing.precision, Distributed(device=computing.device))
+    return module
+
+
+def _subset(split: Split, chosen: np.ndarray) -> Split:
+    labels = split.labels[chosen]
+    if isinstance(split, FileSplit):
+        return dataclasses.replace(split, paths=tuple(split.paths[index] for index in chosen), labels=labels)
+    return dataclasses.replace(split, images=split.images[chosen], labels=labels)

@@ -1,0 +1,511 @@
+"""Ten-crop and dense testing and ensembles, against a float64 reference that sees one view at a time."""
+
+import dataclasses
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+import resnets
+from resnets.artifacts.model_folder import StoredModel, save_model
+from resnets.cli.main import main
+from resnets.data.folder import open_folder, open_test_folder
+from resnets.data.preprocess import Preprocessor
+from resnets.engine.distributed import Distributed
+from resnets.engine.loop import EvaluationStopped
+from resnets.models.build import build
+from resnets.specs.catalogue import model_spec
+from resnets.specs.data import Cifar, Digits, ImageFolder
+from resnets.specs.errors import DataError, ModelError, UserError
+from resnets.specs.preprocess import Preprocess
+from resnets.specs.protocol import Center, Dense, TenCrop
+from resnets.tasks.classify.ensemble import check_held_out, shares
+from resnets.tasks.classify.evaluate import evaluate_model
+from resnets.tasks.classify.score import scored_batches
+from resnets.tasks.classify.testing import named_protocols
+
+CPU = torch.device("cpu")
+QUICK = resnets.Machine(device="cpu", workers=0)
+CLASSES = ("blue", "green", "red")
+PROTOCOLS = {
+    "center": Center(),
+    "ten-crop": TenCrop(),
+    "ten-crop, square": TenCrop(corners="square"),
+    "dense": Dense(),
+    "dense, global": Dense(form="global"),
+    "dense, two scales without flips": Dense(scales_px=(224, 300), flips=False),
+}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder of test images of several sizes, some of them equal."""
+    random = np.random.default_rng(0)
+    sizes = [(50, 40), (40, 50), (50, 40), (61, 37), (36, 36)]
+    for label, name in enumerate(CLASSES):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for number, (width, height) in enumerate(sizes[: 5 - label]):
+            coarse = random.integers(0, 256, (5, 6, 3), dtype=np.uint8)
+            image = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+            image.save(tmp_path / "photos" / name / f"{number}.png")
+    return tmp_path / "photos"
+
+
+def stored_model(seed=0, classes=CLASSES, *, crop=32, resize=36, mean_image=False, net="cifar-resnet8", **fields):
+    """A net with statistics of its own whose scores are far from equal."""
+    spec = model_spec(net, num_classes=len(classes))
+    model = build(spec, seed=seed)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, value in model.named_buffers():
+            if name.endswith("running_mean"):
+                value.copy_(torch.randn(value.shape, generator=generator) * 0.2)
+            elif name.endswith("running_var"):
+                value.copy_(torch.rand(value.shape, generator=generator) + 0.5)
+    color = fields.pop("color", "rgb")
+    preprocess = Preprocess(
+        resize_px=resize, crop_px=crop, color=color, std=(60.0, 50.0, 70.0), mean=(120.0, 110.0, 90.0)
+    )
+    mean = None
+    if mean_image:
+        preprocess = dataclasses.replace(preprocess, mean_image=True)
+        mean = np.random.default_rng(seed).uniform(0, 255, (crop, crop, 3)).astype(np.float32)
+    preprocessor = Preprocessor(preprocess, mean)
+    spread(model.eval(), preprocessor)
+    return StoredModel(
+        model=model,
+        spec=spec,
+        preprocessor=preprocessor,
+        classes=tuple(classes),
+        metrics={},
+        **fields,
+    )
+
+
+@torch.no_grad()
+def spread(model, preprocessor):
+    """Change the last layer so that no class is always the most probable one."""
+    generator = torch.Generator().manual_seed(9)
+    side = preprocessor.spec.crop_px
+    coarse = torch.randint(0, 256, (64, 3, 4, 4), generator=generator).float()
+    images = nn.functional.interpolate(coarse, (side, side), mode="bilinear").to(torch.uint8)
+    logits = model(preprocessor.normalize(images))
+    model.fc.weight.mul_(1.5 / logits.std(dim=0)[:, None])
+    model.fc.bias.copy_(-(logits - model.fc.bias).mean(dim=0) * 1.5 / logits.std(dim=0))
+
+
+def classifier(*arguments, **fields):
+    return resnets.Classifier(stored_model(*arguments, **fields))
+
+
+# The reference: one view at a time, in float64, windows cut out of the last map by hand.
+
+
+def shorter_side(image, side):
+    width, height = image.size
+    size = (side, int(side * height / width)) if width <= height else (int(side * width / height), side)
+    return np.asarray(image.resize(size, Image.Resampling.BILINEAR))
+
+
+@torch.no_grad()
+def reference(stored, image, protocol):
+    """Return the probabilities of an image, in float64."""
+    spec = stored.preprocessor.spec
+    net = build(stored.spec)
+    net.load_state_dict(stored.model.state_dict())
+    net = net.double().eval()
+    mean_image = stored.preprocessor.mean_image
+    mean = np.array(spec.mean) if mean_image is None else mean_image.astype(np.float64)
+    std = np.array(spec.std)
+    order = slice(None, None, -1) if spec.color == "bgr" else slice(None)
+
+    def scores(pixels, mean, window=None):
+        pixels = (pixels[:, :, order].astype(np.float64) - mean) / std
+        last = net.features(torch.from_numpy(pixels).permute(2, 0, 1)[None])["conv4_x"]
+        _, _, height, width = last.shape
+        window = window or (height, width)
+        found = [
+            net.fc(last[:, :, y : y + window[0], x : x + window[1]].mean(dim=(2, 3))).softmax(1)[0]
+            for y in range(height - window[0] + 1)
+            for x in range(width - window[1] + 1)
+        ]
+        return torch.stack(found).mean(0)
+
+    if isinstance(protocol, Dense):
+        mean = mean if mean_image is None else mean.mean(axis=(0, 1))
+        side = spec.crop_px // 4
+        per_scale = []
+        for scale in protocol.scales_px:
+            pixels = shorter_side(image, round(scale * spec.crop_px / 224))
+            seen = [pixels, pixels[:, ::-1]] if protocol.flips else [pixels]
+            window = (side, side) if protocol.form == "window" else None
+            per_scale.append(torch.stack([scores(one, mean, window) for one in seen]).mean(0))
+        return torch.stack(per_scale).mean(0)
+    pixels, crop = shorter_side(image, spec.resize_px), spec.crop_px
+    height, width, _ = pixels.shape
+    centre = round((width - crop) / 2), round((height - crop) / 2)
+    if isinstance(protocol, Center):
+        places, mirrors = [centre], (1,)
+    else:
+        square = min(width, height)
+        left, top = (
+            (round((width - square) / 2), round((height - square) / 2)) if protocol.corners == "square" else (0, 0)
+        )
+        right, bottom = (left + square, top + square) if protocol.corners == "square" else (width, height)
+        places = [(x, y) for x in (left, right - crop) for y in (top, bottom - crop)] + [centre]
+        mirrors = (1, -1)
+    crops = [pixels[y : y + crop, x : x + crop][:, ::mirror] for x, y in places for mirror in mirrors]
+    return torch.stack([scores(one, mean) for one in crops]).mean(0)
+
+
+def images_of(folder):
+    split = open_test_folder(folder).splits["test"]
+    return [Image.open(path).convert("RGB") for path in split.paths], split.labels
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+@pytest.mark.parametrize("fields", [{}, {"mean_image": True, "color": "bgr"}], ids=["mean", "mean image, bgr"])
+def test_probabilities_are_those_of_a_float64_reference(folder, tmp_path, name, fields):
+    net, protocol = classifier(3, **fields), PROTOCOLS[name]
+    report = resnets.evaluate(net, data=folder, protocol=protocol, save_scores=tmp_path / "scores.npz", machine=QUICK)
+    saved = np.load(tmp_path / "scores.npz")
+    images, labels = images_of(folder)
+    expected = np.stack([reference(net.stored, image, protocol).numpy() for image in images])
+    assert expected.max(axis=1).min() < 0.9  # far from a foregone conclusion
+    assert np.ptp(expected, axis=0).min() > 0.01
+    assert saved[report["protocol"]].dtype == np.float32
+    np.testing.assert_allclose(saved[report["protocol"]], expected, atol=1e-5)
+    np.testing.assert_array_equal(saved["labels"], labels)
+    assert report["top1_error"] == pytest.approx(100 * float((expected.argmax(1) != labels).mean()))
+    assert report["loss"] == pytest.approx(float(-np.log(expected[np.arange(len(labels)), labels]).mean()), abs=1e-4)
+    alone = resnets.evaluate(net, data=folder, protocol=protocol, machine=QUICK)
+    assert alone["confusion"] == report["confusion"]
+    assert alone["loss"] == pytest.approx(report["loss"], abs=1e-5)
+
+
+def test_a_square_image_of_the_crops_size_is_normalised_like_all_others_of_its_scales(folder, tmp_path):
+    # 36 x 36 at the scale of the crop is exactly a crop, for which there would be a mean image.
+    net = classifier(1, mean_image=True)
+    protocol = Dense(scales_px=(224,))
+    resnets.evaluate(net, data=folder, protocol=protocol, save_scores=tmp_path / "scores.npz", machine=QUICK)
+    images, _ = images_of(folder)
+    (square,) = (number for number, image in enumerate(images) if image.size == (36, 36))
+    expected = reference(net.stored, images[square], protocol)
+    np.testing.assert_allclose(np.load(tmp_path / "scores.npz")["dense"][square], expected, atol=1e-5)
+
+
+def test_softmax_scores_are_averaged_not_logits(folder):
+    net = stored_model(3)
+    images, _ = images_of(folder)
+    crops = [np.asarray(images[0])[y : y + 32, x : x + 32] for x, y in ((0, 0), (18, 0), (0, 8), (18, 8), (9, 4))]
+    preprocessor = Preprocessor(dataclasses.replace(net.preprocessor.spec, resize_px=40))
+    inputs = preprocessor.normalize(torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2))
+    logits = net.model(torch.cat([inputs, inputs.flip(3)])).detach()
+    split = open_test_folder(folder).splits["test"]
+    (batch,) = scored_batches(net.model, split, preprocessor, TenCrop(), ranks=Distributed(device=CPU))
+    (row,) = (row for row, index in enumerate(batch.indices) if index == 0)
+    torch.testing.assert_close(batch.logits[row].exp(), logits.softmax(1).mean(0), atol=1e-5, rtol=0)
+    assert (batch.logits[row].softmax(0) - logits.mean(0).softmax(0)).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("protocol", [Center(), TenCrop(), Dense()])
+def test_broken_images_are_named_and_in_no_count(folder, protocol):
+    (folder / "green" / "0.png").write_bytes((folder / "green" / "0.png").read_bytes()[:100])
+    (folder / "red" / "2.png").write_text("no image")
+    report = resnets.evaluate(classifier(), data=folder, protocol=protocol, machine=QUICK)
+    assert report["images"] == 10
+    assert np.array(report["confusion"]).sum(axis=1).tolist() == [5, 3, 2]
+    names = [str(folder / "green" / "0.png"), str(folder / "red" / "2.png")]
+    assert [entry["path"] for entry in report["skipped"]] == names
+    both = resnets.evaluate([classifier(), classifier(1)], data=folder, protocol=protocol, machine=QUICK)
+    assert (both["images"], [entry["path"] for entry in both["skipped"]]) == (10, names)
+
+
+@pytest.mark.parametrize("protocol", [Center(), TenCrop(), Dense()])
+def test_worker_processes_change_nothing(folder, tmp_path, protocol):
+    scores = []
+    for workers in (0, 1):
+        machine = resnets.Machine(device="cpu", workers=workers)
+        path = tmp_path / f"{workers}.npz"
+        resnets.evaluate(classifier(), data=folder, protocol=protocol, save_scores=path, machine=machine)
+        saved = np.load(path)
+        scores.append(next(saved[name] for name in saved.files if name in ("center", "ten-crop", "dense")))
+    np.testing.assert_array_equal(*scores)
+
+
+class OneOfSeveral(Distributed):
+    """A process that is told how many batches the others have, instead of asking them."""
+
+    rounds = 0
+
+    def gather(self, items):
+        return [*items, self.rounds] if items and isinstance(items[0], int) else list(items)
+
+    def sum_counts(self, counts):
+        return counts
+
+
+@pytest.mark.parametrize("protocol", [Center(), TenCrop(), Dense()])
+@pytest.mark.parametrize("world_size", [2, 3, 20])
+def test_every_process_goes_round_equally_often_and_each_image_counts_once(folder, monkeypatch, protocol, world_size):
+    monkeypatch.setattr(OneOfSeveral, "rounds", 15)
+    net, split = stored_model(), open_test_folder(folder).splits["test"]
+    asked, indices = [], []
+    for rank in range(world_size):
+        ranks = OneOfSeveral(rank=rank, world_size=world_size, device=CPU)
+        rounds = []
+        batches = scored_batches(
+            net.model,
+            split,
+            net.preprocessor,
+            protocol,
+            ranks=ranks,
+            should_stop=lambda rounds=rounds: bool(rounds.append(1)),
+        )
+        indices += [index for batch in batches for index in batch.indices.tolist()]
+        asked.append(len(rounds))
+    assert asked == [15] * world_size
+    assert sorted(indices) == list(range(len(split)))
+
+
+@pytest.mark.parametrize("protocol", [Center(), TenCrop(), Dense()])
+def test_an_evaluation_stops_between_batches(folder, protocol):
+    net, split = stored_model(), open_test_folder(folder).splits["test"]
+    with pytest.raises(EvaluationStopped):
+        evaluate_model(
+            net.model,
+            split,
+            net.preprocessor,
+            net.classes,
+            ranks=Distributed(device=CPU),
+            protocol=protocol,
+            should_stop=lambda: True,
+        )
+
+
+def test_an_ensemble_weighs_models_with_preprocessing_and_order_of_classes_of_their_own(folder, tmp_path):
+    first = classifier(1)
+    second = classifier(2, ("red", "blue", "green"), crop=28, resize=40, mean_image=True)
+    third = classifier(4, color="bgr")
+    order = [second.classes.index(name) for name in CLASSES]
+    images, labels = images_of(folder)
+    for protocol in (Center(), TenCrop(), Dense(scales_px=(224, 256))):
+        rows = []
+        for image in images:
+            a, b, c = (reference(net.stored, image, protocol) for net in (first, second, third))
+            rows.append((2 * a + b[order] + 0.5 * c) / 3.5)
+        expected = torch.stack(rows).numpy()
+        path = tmp_path / "scores.npz"
+        report = resnets.evaluate(
+            [first, second, third],
+            data=folder,
+            protocol=protocol,
+            weights=(2, 1, 0.5),
+            save_scores=path,
+            machine=QUICK,
+        )
+        saved = np.load(path)
+        np.testing.assert_allclose(saved[report["protocol"]], expected, atol=1e-5)
+        assert saved["classes"].tolist() == list(CLASSES)
+        assert report["top1_error"] == pytest.approx(100 * float((expected.argmax(1) != labels).mean()))
+        assert report["weights"] == pytest.approx([4 / 7, 2 / 7, 1 / 7])
+
+
+def test_equal_weights_are_the_default():
+    assert shares(None, 4) == [0.25] * 4
+    assert shares((2, 1, 1), 3) == [0.5, 0.25, 0.25]
+
+
+@pytest.mark.parametrize("weights", [(1.0,), (1.0, 0.0), (1.0, -1.0), (1.0, math.nan), (1.0, math.inf)])
+def test_weights_that_are_no_weights_are_refused(weights):
+    with pytest.raises(UserError, match="--weights"):
+        shares(weights, 2)
+
+
+def test_models_of_different_classes_are_no_ensemble(folder):
+    with pytest.raises(ModelError, match=r"only .* knows 'green'; only|only .* knows 'green', only .* knows 'violet'"):
+        resnets.evaluate([classifier(), classifier(1, ("blue", "red", "violet"))], data=folder, machine=QUICK)
+    with pytest.raises(ModelError, match=r"has 3, .* has 4.*'violet'"):
+        resnets.evaluate([classifier(), classifier(1, (*CLASSES, "violet"))], data=folder, machine=QUICK)
+
+
+def test_no_image_is_tested_on_that_one_of_the_models_has_seen(folder):
+    def trained_on(spec, seed):
+        return classifier(seed, dataset=spec, fingerprint=open_folder(spec, folder).fingerprint)
+
+    spec = ImageFolder(image_px=32, resize_px=36, validation_fraction=0.3)
+    other = dataclasses.replace(spec, split_seed=1)
+    assert open_folder(spec, folder).fingerprint != open_folder(other, folder).fingerprint
+    held_out = len(open_folder(spec, folder).splits["validation"])
+    elsewhere = classifier(5)
+    for models in ([trained_on(spec, 1)], [elsewhere, trained_on(spec, 1)], [trained_on(spec, 1), trained_on(spec, 2)]):
+        report = resnets.evaluate(models, data=folder, machine=QUICK)
+        assert (report["split"], report["images"]) == ("validation", held_out)
+    assert resnets.evaluate(elsewhere, data=folder, machine=QUICK)["images"] == 12
+    with pytest.raises(ModelError, match="both trained on"):
+        resnets.evaluate([trained_on(spec, 1), trained_on(other, 2)], data=folder, machine=QUICK)
+
+
+def test_held_out_images_of_cifar_are_those_of_all_models():
+    models = [stored_model(seed, dataset=Cifar(validation_images=held)) for seed, held in ((0, 5000), (1, 0))]
+    check_held_out(models, "test")
+    with pytest.raises(ModelError, match="0 and 5000"):
+        check_held_out(models, "validation")
+
+
+def test_several_protocols_are_reported_beside_each_other_as_each_alone(folder, tmp_path):
+    net = classifier(2)
+    names = ["center", "ten-crop", "dense"]
+    together = resnets.evaluate(net, data=folder, protocol=names, save_scores=tmp_path / "scores.npz", machine=QUICK)
+    assert list(together["protocols"]) == names
+    assert set(np.load(tmp_path / "scores.npz").files) == {*names, "labels", "classes", "images"}
+    for name in names:
+        alone = resnets.evaluate(net, data=folder, protocol=name, machine=QUICK)
+        assert together["protocols"][name]["confusion"] == alone["confusion"]
+        assert {key: value for key, value in alone.items() if key in together} == {
+            key: value for key, value in together.items() if key != "protocols"
+        }
+        assert set(alone) == (set(together) - {"protocols"}) | set(together["protocols"][name])
+
+
+def test_saved_scores_have_no_number_for_an_unreadable_image(folder, tmp_path):
+    (folder / "blue" / "1.png").write_text("no image")
+    resnets.evaluate(classifier(), data=folder, save_scores=tmp_path / "scores.npz", machine=QUICK)
+    saved = np.load(tmp_path / "scores.npz")
+    assert np.isnan(saved["center"]).all(axis=1).tolist() == [False, True] + [False] * 10
+    assert saved["images"][1] == str(folder / "blue" / "1.png")
+    np.testing.assert_allclose(np.nansum(saved["center"], axis=1), [1, 0] + [1] * 10, atol=1e-5)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["photos", "scores.npz"]
+
+
+@pytest.mark.parametrize("path", ["scores.txt", "missing/scores.npz"])
+def test_a_file_of_scores_that_cannot_be_written_is_refused_before_the_test(folder, tmp_path, path):
+    with pytest.raises(UserError, match="--save-scores"):
+        resnets.evaluate("no model here", data=folder, save_scores=tmp_path / path)
+
+
+def test_protocols_are_named_once():
+    assert named_protocols(["dense", "center"]) == {"dense": Dense(), "center": Center()}
+    assert named_protocols(TenCrop(corners="square")) == {"ten-crop": TenCrop(corners="square")}
+    for wrong in ("crop", ["center", "center"], [Dense(), "dense"], []):
+        with pytest.raises(UserError, match="--protocol"):
+            named_protocols(wrong)
+
+
+@pytest.mark.parametrize("protocol", ["ten-crop", "dense"])
+def test_images_in_memory_are_tested_with_their_only_view(protocol):
+    net = stored_model(0, tuple("0123456789"), dataset=Digits())
+    with pytest.raises(UserError, match=r"--protocol center"):
+        resnets.evaluate(resnets.Classifier(net), data="digits", protocol=protocol, machine=QUICK)
+
+
+class Own(nn.Module):
+    """A net of the user's own, without a form for whole images."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 3, 3)
+
+    def forward(self, images):
+        return self.conv(images).mean(dim=(2, 3))
+
+
+def test_a_net_of_ones_own_has_ten_crops_but_no_dense_test(folder):
+    net = resnets.Classifier(dataclasses.replace(stored_model(), model=Own().eval()))
+    assert resnets.evaluate(net, data=folder, protocol="ten-crop", machine=QUICK)["images"] == 12
+    with pytest.raises(ModelError, match="score_map"):
+        resnets.evaluate(net, data=folder, protocol="dense", machine=QUICK)
+
+
+def test_batch_norm_is_recalibrated_in_a_copy_over_training_images_in_random_order(folder, tmp_path):
+    spec = ImageFolder(image_px=32, resize_px=36, validation_fraction=0.3)
+    dataset = open_folder(spec, folder)
+    net = classifier(1, dataset=spec, fingerprint=dataset.fingerprint)
+    before = {key: value.clone() for key, value in net.model.state_dict().items()}
+    count = len(dataset.splits["train"])
+    path = tmp_path / "scores.npz"
+    report = resnets.evaluate(net, data=folder, recalibrate_images=count, save_scores=path, machine=QUICK)
+    assert any("BatchNorm" in note for note in report["notes"])
+    for key, value in net.model.state_dict().items():
+        assert torch.equal(value, before[key])
+    # All training images in one batch: their order does not matter, and the statistics are those of that batch.
+    model = build(net.stored.spec)
+    model.load_state_dict(before)
+    pixels = [net.stored.preprocessor.read(file) for file in dataset.splits["train"].paths]
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.reset_running_stats()
+            module.momentum = None
+    with torch.no_grad():
+        model.train()(net.stored.preprocessor.normalize(torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2)))
+        tested = [net.stored.preprocessor.read(file) for file in dataset.splits["validation"].paths]
+        inputs = net.stored.preprocessor.normalize(torch.from_numpy(np.stack(tested)).permute(0, 3, 1, 2))
+        expected = model.eval()(inputs).softmax(1)
+    np.testing.assert_allclose(np.load(path)["center"], expected.numpy(), atol=1e-4)
+    for wrong in (count + 1, 1, -1):
+        with pytest.raises(UserError, match="--recalibrate-batch-norm"):
+            resnets.evaluate(net, data=folder, recalibrate_images=wrong, machine=QUICK)
+    with pytest.raises(DataError, match="train split"):
+        resnets.evaluate(classifier(), data=folder, recalibrate_images=4, machine=QUICK)
+
+
+@pytest.fixture
+def models(tmp_path):
+    for seed in (0, 1):
+        save_model(tmp_path / f"model{seed}", stored_model(seed))
+    return [str(tmp_path / "model0"), str(tmp_path / "model1")]
+
+
+def test_the_command_takes_protocols_and_their_settings(folder, models, tmp_path, capsys):
+    arguments = ["evaluate", *models, "--data", str(folder), "--device", "cpu", "--workers", "0", "--weights", "3,1"]
+    arguments += ["--protocol", "center,dense", "--protocol", "ten-crop", "--corners", "square"]
+    arguments += ["--scales", "224,288", "--dense-form", "global", "--no-flips", "--save-scores", "scores.npz"]
+    arguments[arguments.index("scores.npz")] = str(tmp_path / "scores.npz")
+    assert main([*arguments, "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert list(report["protocols"]) == ["center", "dense", "ten-crop"]
+    assert report["protocols"]["dense"]["settings"] == {"scales_px": [224, 288], "form": "global", "flips": False}
+    assert report["protocols"]["ten-crop"]["settings"] == {"corners": "square"}
+    assert report["weights"] == [0.75, 0.25]
+    assert (tmp_path / "scores.npz").exists()
+    assert main(arguments) == 0
+    text = capsys.readouterr().out
+    for words in (
+        "ensemble of 2",
+        "top-1 error",
+        "dense: shorter sides 224, 288, global form, not mirrored",
+        "0.750, 0.250",
+        "scores.npz",
+    ):
+        assert words in text
+
+
+def test_one_protocol_gives_the_flat_report(folder, models, capsys):
+    assert main(["evaluate", models[0], "--data", str(folder), "--protocol", "dense", "--workers", "0", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert {"images", "top1_error", "top5_error", "protocol", "split", "skipped"} <= set(report)
+    assert (report["protocol"], report["images"]) == ("dense", 12)
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--scales", "224"], "--scales belongs to --protocol dense"),
+        (["--protocol", "dense", "--corners", "square"], "--corners belongs to --protocol ten-crop"),
+        (["--protocol", "dense", "--scales", "big"], "no list of whole numbers"),
+        (["--protocol", "dense", "--scales", "0,224"], "scales"),
+        (["--protocol", "dence"], "'dence'"),
+        (["--weights", "1,2"], "2 values for 1 models"),
+        (["--weights", "heavy"], "no list of numbers"),
+        (["--save-scores", "scores.txt"], ".npz"),
+    ],
+)
+def test_flags_that_cannot_be_used_are_explained(folder, models, capsys, flags, words):
+    assert main(["evaluate", models[0], "--data", str(folder), *flags]) == 2
+    captured = capsys.readouterr()
+    assert words in captured.err
+    assert captured.out == ""
