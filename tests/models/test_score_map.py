@@ -127,6 +127,15 @@ def test_folding_batch_norm_changes_no_logit_and_leaves_the_net_alone(name):
         assert torch.equal(value, before[key])
 
 
+def test_folding_keeps_the_memory_layout_and_returns_other_nets_as_they_are():
+    net = trained_like(SPECS["resnet"][0]).to(memory_format=torch.channels_last)
+    for module in fold_batch_norm(net).modules():
+        if isinstance(module, nn.Conv2d):
+            assert module.weight.is_contiguous(memory_format=torch.channels_last)
+    vgg = build(TINY_VGG)
+    assert fold_batch_norm(vgg) is vgg
+
+
 class PreActivation(nn.Module):
     """A block of the user's own whose BatchNorm comes before its convolution, under the same names."""
 

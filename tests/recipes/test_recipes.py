@@ -103,3 +103,11 @@ def test_a_shortened_finetuning_run_keeps_its_shape():
 def test_an_imagenet_run_that_cannot_be_is_refused(change, message):
     with pytest.raises(SpecError, match=message):
         dataclasses.replace(recipe("imagenet.resnet18"), **change)
+
+
+def test_the_fixed_schedule_is_the_other_choice_of_the_same_run():
+    fixed, plateau = recipe("imagenet.resnet50_fixed_steps"), recipe("imagenet.resnet50")
+    assert fixed.schedule == StepDecay(milestones_steps=(150_000, 300_000), factor=0.1)
+    assert fixed.steps == fixed.full_steps == 450_000
+    same = {"recipe": plateau.recipe, "schedule": plateau.schedule, "steps": 600_000, "full_steps": 600_000}
+    assert dataclasses.replace(fixed, **same) == plateau

@@ -15,7 +15,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resnets.artifacts.tensors import read_tensors, save_tensors
+from resnets.artifacts.tensors import read_tensors
+from resnets.models.interop.files import save_tensors
 from resnets.specs import io
 from resnets.specs.errors import RunError, SpecError
 from resnets.specs.run import TrainSpec

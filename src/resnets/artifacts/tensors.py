@@ -1,11 +1,11 @@
-"""Named tensors in a safetensors file, which cannot execute code."""
+"""Named tensors of our own safetensors files, which cannot execute code."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from resnets.specs.errors import ModelError
 
@@ -13,18 +13,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from torch import Tensor
-
-
-def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
-    """Write tensors on the CPU.
-
-    Raises:
-        OSError: the file cannot be written.
-    """
-    try:
-        save_file(tensors, path, metadata={"format": "pt"})
-    except SafetensorError as error:  # how the library reports a failed write
-        raise OSError(str(error)) from error
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

@@ -14,11 +14,13 @@ _SHORTCUT_PAIR = ("0", "1")
 
 
 def fold_batch_norm(model: nn.Module) -> nn.Module:
-    """Return a copy of one of the paper's nets, in evaluation mode, whose convolutions have absorbed their BatchNorm.
+    """Return a copy of a residual, plain or highway net whose convolutions have absorbed their BatchNorm, for testing.
 
-    Its logits are the model's but for rounding. Blocks and nets of your own are copied as they are: where their
-    BatchNorm belongs is not known.
+    Its logits are the model's but for rounding. Of blocks of your own, where it is not known which convolution a
+    BatchNorm belongs to, nothing is folded; any other net is returned itself.
     """
+    if not isinstance(model, ResNet):
+        return model
     folded = copy.deepcopy(model).eval()
     for module in list(folded.modules()):
         if isinstance(module, ResNet | BasicBlock | Bottleneck | HighwayBlock):

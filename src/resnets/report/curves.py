@@ -99,6 +99,18 @@ def top_of_axis(curves: Sequence[Curve]) -> float:
     return next((top for top in (1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 40.0, 50.0, 60.0, 80.0) if highest <= top), 100.0)
 
 
+def bottom_of_axis(curves: Sequence[Curve]) -> float:
+    """Return a lower end for the error axis, in percent: 0, unless that would leave half of the picture empty.
+
+    >>> bottom_of_axis([Curve(label="net", kind="test", steps=(1, 2), errors=(90.0, 71.0))])
+    60.0
+    >>> bottom_of_axis([Curve(label="net", kind="test", steps=(1, 2), errors=(90.0, 31.0))])
+    0.0
+    """
+    lowest = min(error for curve in curves for error in curve.errors)
+    return 20.0 * (0.97 * lowest // 20) if lowest > 0.5 * top_of_axis(curves) else 0.0
+
+
 def draw_error_curves(curves: Sequence[Curve], path: Path, *, title: str = "", smoothing_points: int = 5) -> None:
     """Draw the error of each net over the run: one colour a net, training thin and dashed, test bold.
 
@@ -154,7 +166,7 @@ def _draw_lines(axes: Axes, curves: Sequence[Curve], smoothing_points: int) -> N
 def _draw_axes(axes: Axes, curves: Sequence[Curve], title: str) -> None:
     unit = _unit(curves)
     axes.set_xlim(0, max(curve.steps[-1] for curve in curves) / unit)
-    axes.set_ylim(0, top_of_axis(curves))
+    axes.set_ylim(bottom_of_axis(curves), top_of_axis(curves))
     axes.set_xlabel("iterations (1e4)" if unit > 1 else "iterations", color=_INK)
     axes.set_ylabel("error (%)", color=_INK)
     axes.set_title(title, loc="left", fontsize=11, color=_INK)
@@ -170,8 +182,8 @@ def _draw_axes(axes: Axes, curves: Sequence[Curve], title: str) -> None:
 def _draw_labels(axes: Axes, curves: Sequence[Curve]) -> None:
     """Write each net's name and last error at the end of its bold line, moved apart where they would overlap."""
     ends = line_ends(curves)
-    top = axes.get_ylim()[1]
-    heights = spread([min(error, top) for error in ends.values()], gap=0.065 * top, top=top)
+    bottom, top = axes.get_ylim()
+    heights = spread([min(error, top) for error in ends.values()], gap=0.065 * (top - bottom), top=top)
     for (label, error), height in zip(ends.items(), heights, strict=True):
         axes.annotate(
             f"{label}  {error:.2f} %",

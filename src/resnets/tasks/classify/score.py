@@ -42,7 +42,8 @@ if TYPE_CHECKING:
 BATCH_SIZE = 256
 """Images a forward pass, each a single view."""
 
-_PIXELS_A_PASS = {"cpu": 2**20}
+# A core's cache holds the maps of few pixels; an accelerator is busy only with many.
+_PIXELS_A_PASS = {"cpu": 2**19}
 _PIXELS_A_PASS_ELSEWHERE = 2**23
 
 
