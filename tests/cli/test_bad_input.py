@@ -174,7 +174,7 @@ def test_a_checkpoint_that_would_execute_code_is_refused(trained, tmp_path, caps
             return (os.mkdir, ("executed",))
 
     (tmp_path / "trained" / "model" / "config.json").unlink()
-    torch.save({"schema_version": 1, "model": Evil()}, tmp_path / "trained" / "checkpoints" / "step-00000002.pt")
+    torch.save({"schema_version": 2, "model": Evil()}, tmp_path / "trained" / "checkpoints" / "step-00000002.pt")
     again = ["train", "digits.resnet8", "--steps", "2", "--run", trained, "--device", "cpu"]
     assert main(again) == 2
     assert "could execute code" in capsys.readouterr().err

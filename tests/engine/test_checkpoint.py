@@ -16,7 +16,7 @@ from resnets.specs.errors import ModelError, TrainingError
 
 
 def _values(step):
-    return {"schema_version": 1, "step": step, "weights": torch.arange(1000.0) + step}
+    return {"schema_version": 2, "step": step, "weights": torch.arange(1000.0) + step}
 
 
 def test_what_is_saved_is_loaded(tmp_path):
@@ -41,13 +41,13 @@ def test_a_kill_during_a_save_leaves_the_previous_checkpoint(tmp_path):
         from pathlib import Path
         from resnets.engine.checkpoint import save_checkpoint
         folder = Path({str(tmp_path)!r})
-        save_checkpoint(folder, 1, {{"schema_version": 1, "step": 1}})
+        save_checkpoint(folder, 1, {{"schema_version": 2, "step": 1}})
         def torn(values, file):
             file.write(b"half of a checkpoint")
             file.flush()
             os.kill(os.getpid(), signal.SIGKILL)
         torch.save = torn
-        save_checkpoint(folder, 2, {{"schema_version": 1, "step": 2}})
+        save_checkpoint(folder, 2, {{"schema_version": 2, "step": 2}})
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)])
     assert done.returncode == -signal.SIGKILL
@@ -81,7 +81,7 @@ class _Evil:
 def test_a_pickle_that_would_execute_code_is_refused(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     bad = tmp_path / "step-00000002.pt"
-    torch.save({"schema_version": 1, "step": _Evil()}, bad)
+    torch.save({"schema_version": 2, "step": _Evil()}, bad)
     with pytest.raises(ModelError, match="could execute code"):
         load_checkpoint(bad)
     bad.write_bytes(pickle.dumps(_Evil()))
@@ -114,3 +114,10 @@ def test_latest_falls_back_to_the_highest_step(tmp_path):
     assert latest_checkpoint(tmp_path).name == "step-00000010.pt"
     (tmp_path / "latest").unlink()
     assert latest_checkpoint(tmp_path).name == "step-00000010.pt"
+
+
+def test_a_checkpoint_of_another_form_is_named(tmp_path):
+    path = tmp_path / "step-00000001.pt"
+    torch.save({"schema_version": 1, "step": 1}, path)
+    with pytest.raises(ModelError, match="written in form 1"):
+        load_checkpoint(path)

@@ -8,13 +8,17 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 import resnets
+from resnets.engine import loop
 from resnets.engine.checkpoint import latest_checkpoint, load_checkpoint
+from resnets.engine.step import train_step
 from resnets.specs.data import Mix
-from resnets.specs.errors import InterruptedRunError, ModelError, SpecError
+from resnets.specs.errors import InterruptedRunError, ModelError, RunError, SpecError
 from resnets.specs.finetune import Finetune, GivenWeights
+from resnets.specs.optim import NoWarmup, StepDecay
+from resnets.specs.run import BatchNormPolicy
 
 QUICK = resnets.Machine(device="cpu", checkpoint_every=4, workers=0)
 
@@ -92,6 +96,11 @@ def test_a_resumed_run_ends_with_the_same_weights_though_the_given_ones_are_gone
     disarm()
     shutil.rmtree(trained)
     resnets.train(spec, data=other_photos, run=tmp_path / "parts", machine=QUICK, quiet=True)
+    first, second = (load_checkpoint(latest_checkpoint(tmp_path / name / "checkpoints")) for name in ("whole", "parts"))
+    assert first["step"] == second["step"] == 12
+    for kept in ("model", "average"):
+        assert all(torch.equal(first[kept][name], second[kept][name]) for name in first[kept])
+    assert first["best"]["step"] == second["best"]["step"]
     first, second = weights(tmp_path / "whole"), weights(tmp_path / "parts")
     assert all(torch.equal(first[name], second[name]) for name in first)
 
@@ -99,16 +108,20 @@ def test_a_resumed_run_ends_with_the_same_weights_though_the_given_ones_are_gone
 def test_a_run_that_stops_early_keeps_its_best_weights(finetune_spec, other_photos, tmp_path):
     spec = dataclasses.replace(
         finetune_spec,
-        finetune=Finetune(head_steps=0, patience_evaluations=1),
-        # So large that every evaluation after the first is worse.
+        finetune=Finetune(head_steps=0, patience_evaluations=2),
+        # So large that the loss soon rises.
         optimizer=dataclasses.replace(finetune_spec.optimizer, base_lr=2.0),
+        schedule=StepDecay(milestones_steps=()),
+        warmup=NoWarmup(),
+        steps=90,
+        full_steps=90,
     )
     run = resnets.train(spec, data=other_photos, run=tmp_path / "tuned", machine=QUICK, quiet=True)
     log = [json.loads(line) for line in (tmp_path / "tuned" / "metrics.jsonl").read_text().splitlines()]
     losses = {line["step"]: line["loss"] for line in log if line["split"] == "validation" and "final" not in line}
     best = min(losses, key=lambda step: losses[step])
     assert run.metrics["best_step"] == best
-    assert run.metrics["stopped_at_step"] == max(losses)
+    assert run.metrics["stopped_at_step"] == max(losses) == best + 2 * spec.evaluate_every_steps < 90
     assert run.metrics["loss"] == pytest.approx(losses[best], rel=1e-5)
 
 
@@ -137,7 +150,7 @@ def test_weights_of_another_variant_are_refused(photos, photos_spec, trained, tm
 def test_weights_of_another_normalisation_are_refused(photos, photos_spec, trained, tmp_path):
     dataset = dataclasses.replace(photos_spec.dataset, std=(1.0, 1.0, 1.0))
     spec = dataclasses.replace(photos_spec, dataset=dataset, init=GivenWeights(source=str(trained), model="check"))
-    with pytest.raises(ModelError, match=r"divided by \(58.395"):
+    with pytest.raises(ModelError, match=r"divided by \(58.4, 57.12, 57.38\), and this run"):
         resnets.train(spec, data=photos, run=tmp_path / "run", machine=QUICK, quiet=True)
 
 
@@ -152,7 +165,102 @@ def test_early_stopping_does_not_watch_the_test_set(digits_spec, tmp_path):
         resnets.train(spec, run=tmp_path / "run", machine=QUICK, quiet=True)
 
 
-def test_a_balanced_loss_weighs_every_class_equally(finetune_spec, other_photos, tmp_path):
-    spec = dataclasses.replace(finetune_spec, finetune=Finetune(balance="loss"), steps=6, full_steps=6)
-    run = resnets.train(spec, data=other_photos, run=tmp_path / "tuned", machine=QUICK, quiet=True)
-    assert run.metrics["images"] > 0
+def test_a_balanced_loss_weighs_every_class_equally(finetune_spec, other_photos, tmp_path, monkeypatch):
+    seen = []
+
+    def remember(model, passes, state, spec, ranks, class_weights):
+        seen.append(class_weights)
+        return train_step(model, passes, state, spec, ranks, class_weights)
+
+    monkeypatch.setattr(loop, "train_step", remember)
+    spec = dataclasses.replace(finetune_spec, finetune=Finetune(balance="loss"), steps=1, full_steps=1)
+    resnets.train(spec, data=other_photos, run=tmp_path / "tuned", machine=QUICK, quiet=True)
+    # 5 cyan and 16 pink training images: each class sums to half of the 21, and the mean weight is 1.
+    assert (seen[0] * torch.tensor([5.0, 16.0])).tolist() == pytest.approx([10.5, 10.5])
+
+
+def test_a_finished_run_needs_neither_weights_nor_checkpoints(finetune_spec, trained, other_photos, tmp_path):
+    resnets.train(finetune_spec, data=other_photos, run=tmp_path / "tuned", machine=QUICK, quiet=True)
+    shutil.rmtree(trained)
+    shutil.rmtree(tmp_path / "tuned" / "checkpoints")
+    run = resnets.train(finetune_spec, data=other_photos, run=tmp_path / "tuned", machine=QUICK, quiet=True)
+    assert run.was_finished
+
+
+def test_an_unfinished_run_is_used_with_the_weights_it_would_store(finetune_spec, other_photos, tmp_path):
+    spec = dataclasses.replace(finetune_spec, ema_decay=0.9, finetune=Finetune(head_steps=4))
+    resnets.train(spec, data=other_photos, run=tmp_path / "tuned", machine=QUICK, quiet=True)
+    stored = weights(tmp_path / "tuned")
+    shutil.rmtree(tmp_path / "tuned" / "model")
+    loaded = resnets.load(tmp_path / "tuned").model.state_dict()
+    assert all(torch.equal(stored[name], loaded[name]) for name in stored)
+
+
+def test_damaged_weights_leave_no_run_behind(finetune_spec, trained, other_photos, tmp_path):
+    path = trained / "model" / "model.safetensors"
+    tensors = load_file(path)
+    tensors["conv1.weight"][0] = float("nan")
+    save_file(tensors, path)
+    with pytest.raises(ModelError, match=r"not finite \(conv1.weight\)"):
+        resnets.train(finetune_spec, data=other_photos, run=tmp_path / "tuned", machine=QUICK, quiet=True)
+    assert not (tmp_path / "tuned").exists()
+
+
+def test_weights_of_another_scale_are_refused_on_images_in_memory(digits_spec, tmp_path):
+    resnets.train(digits_spec, run=tmp_path / "digits", machine=QUICK, quiet=True)
+    config = tmp_path / "digits" / "model" / "config.json"
+    values = json.loads(config.read_text())
+    values["preprocess"] |= {"std": [80.0]}
+    config.write_text(json.dumps(values))
+    for model in ("adopt", "check"):
+        spec = dataclasses.replace(digits_spec, init=GivenWeights(source=str(tmp_path / "digits"), model=model))
+        with pytest.raises(ModelError, match="divided by"):
+            resnets.train(spec, run=tmp_path / "run", machine=QUICK, quiet=True)
+    assert not (tmp_path / "run").exists()
+
+
+def test_torchvisions_normalisation_is_the_one_of_the_folder_recipes(photos, photos_spec, trained, tmp_path):
+    config = trained / "model" / "config.json"
+    values = json.loads(config.read_text())
+    # As torchvision and timm state it, in 0..1.
+    values["preprocess"]["mean"] = [255 * mean for mean in (0.485, 0.456, 0.406)]
+    values["preprocess"]["std"] = [255 * std for std in (0.229, 0.224, 0.225)]
+    config.write_text(json.dumps(values))
+    spec = dataclasses.replace(
+        photos_spec, init=GivenWeights(source=str(trained), model="check"), steps=1, full_steps=1
+    )
+    assert resnets.train(spec, data=photos, run=tmp_path / "run", machine=QUICK, quiet=True).metrics["images"] == 15
+
+
+def test_what_keeps_trained_weights_needs_some(photos_spec):
+    with pytest.raises(SpecError, match="--init-from"):
+        dataclasses.replace(photos_spec, finetune=Finetune(head_steps=3))
+
+
+def test_frozen_statistics_are_not_recalibrated(finetune_spec, other_photos, tmp_path):
+    spec = dataclasses.replace(finetune_spec, batch_norm=BatchNormPolicy(recalibration_batches=3))
+    with pytest.raises(SpecError, match="freeze_batch_norm"):
+        resnets.train(spec, data=other_photos, run=tmp_path / "run", machine=QUICK, quiet=True)
+
+
+def test_another_spec_in_the_same_directory_is_named_before_statistics_are(photos, photos_spec, tmp_path):
+    dataset = dataclasses.replace(photos_spec.dataset, mean_image=True)
+    spec = dataclasses.replace(photos_spec, dataset=dataset, steps=2, full_steps=2)
+    resnets.train(spec, data=photos, run=tmp_path / "run", machine=QUICK, quiet=True)
+    other = dataclasses.replace(spec, dataset=dataclasses.replace(dataset, image_px=30))
+    with pytest.raises(RunError, match="image_px"):
+        resnets.train(other, data=photos, run=tmp_path / "run", machine=QUICK, quiet=True)
+
+
+def test_statistics_of_other_images_are_computed_anew(photos, photos_spec, tmp_path):
+    dataset = dataclasses.replace(photos_spec.dataset, mean_image=True)
+    spec = dataclasses.replace(photos_spec, dataset=dataset, steps=2, full_steps=2)
+    resnets.train(spec, data=photos, run=tmp_path / "run", machine=QUICK, quiet=True)
+    first = load_file(tmp_path / "run" / "statistics.safetensors")["mean_image"]
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    shutil.rmtree(tmp_path / "run" / "model")
+    for path in (photos / "train" / "blue").iterdir():
+        path.rename(path.with_name(f"other-{path.name}"))
+    Image.new("RGB", (50, 50), "white").save(photos / "train" / "blue" / "white.png")
+    resnets.train(spec, data=photos, run=tmp_path / "run", machine=QUICK, quiet=True)
+    assert not torch.equal(first, load_file(tmp_path / "run" / "statistics.safetensors")["mean_image"])

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+_FINGERPRINT = "fingerprint"
 PACKAGES = ("resnets", "torch", "torchvision", "numpy", "pillow", "scikit-learn")
 
 
@@ -106,20 +107,27 @@ class RunDirectory:
             "the same spec to go on."
         )
 
-    def load_statistics(self) -> dict[str, Tensor] | None:
-        """Return the statistics of the training images that the run has kept, or None.
+    def load_statistics(self, fingerprint: str) -> dict[str, Tensor] | None:
+        """Return the statistics that the run has kept of the images with this fingerprint, or None.
 
         Raises:
             ModelError: the file is damaged.
         """
-        return read_tensors(self.statistics) if self.statistics.is_file() else None
+        if not self.statistics.is_file():
+            return None
+        tensors = read_tensors(self.statistics)
+        of = tensors.pop(_FINGERPRINT, None)
+        return tensors if of is not None and bytes(of.tolist()) == fingerprint.encode() else None
 
-    def save_statistics(self, tensors: dict[str, Tensor]) -> None:
+    def save_statistics(self, tensors: dict[str, Tensor], fingerprint: str) -> None:
         """Keep the statistics of the training images, so that a resumed run need not compute them again.
 
         Raises:
             RunError: the file cannot be written.
         """
+        import torch
+
+        tensors = tensors | {_FINGERPRINT: torch.tensor(list(fingerprint.encode()), dtype=torch.uint8)}
         temporary = self.statistics.with_name(f".{self.statistics.name}.tmp-{os.getpid()}")
         try:
             save_tensors(tensors, temporary)

@@ -54,18 +54,20 @@ def transfer(model: nn.Module, stored: StoredModel, classes: tuple[str, ...]) ->
     """
     check_variant(getattr(model, "spec", None), stored)
     head = head_name(model)
-    _check_head(model, head, len(classes))
-    _check_head(stored.model, head, len(stored.classes))
+    check_head(model, len(classes))
+    check_head(stored.model, len(stored.classes))
     weights, own = stored.model.state_dict(), model.state_dict()
     of_head = tuple(name for name in own if name.startswith(f"{head}."))
     kept = of_head
     if _same_classes(stored.classes, classes):
-        order = torch.tensor([stored.classes.index(name) for name in classes])
+        # Names that occur twice have no other order than their own.
+        same = stored.classes == classes
+        order = torch.tensor([index if same else stored.classes.index(name) for index, name in enumerate(classes)])
         weights |= {name: weights[name][order.to(weights[name].device)] for name in of_head}
         kept = ()
     else:
         weights |= {name: own[name] for name in of_head}
-    _check_finite(weights, stored.name)
+    check_finite(weights, stored.name)
     check_weights(model, weights, f"The weights of {stored.name} do not fit this {type(model).__name__}")
     model.load_state_dict(weights, strict=True)
     loaded = tuple(name for name in own if name not in kept)
@@ -104,18 +106,19 @@ def _full_name(spec: Any) -> str:
     return f"{model_name(spec)} ({spec.in_channels} channels)" if hasattr(spec, "in_channels") else model_name(spec)
 
 
-def _check_head(model: nn.Module, head: str, classes: int) -> None:
-    """Refuse a net whose last fully-connected layer does not give its logits."""
-    outputs = getattr(model.get_submodule(head), "out_features", None) if _has(model, head) else None
+def check_head(model: nn.Module, classes: int) -> None:
+    """Refuse a net whose last fully-connected layer does not give its logits.
+
+    Raises:
+        ModelError: naming the layer.
+    """
+    head = head_name(model)
+    outputs = getattr(model.get_submodule(head), "out_features", None)
     if outputs != classes:
         raise ModelError(
             f"{type(model).__name__}.{head} has {outputs} outputs, and there are {classes} classes; the last "
             "fully-connected layer has to give the logits for weights to be taken over."
         )
-
-
-def _has(model: nn.Module, name: str) -> bool:
-    return any(found == name for found, _ in model.named_modules())
 
 
 def _same_classes(ours: tuple[str, ...], theirs: tuple[str, ...]) -> bool:
@@ -125,7 +128,12 @@ def _same_classes(ours: tuple[str, ...], theirs: tuple[str, ...]) -> bool:
     return set(ours) == set(theirs) and len(set(ours)) == len(ours) == len(theirs)
 
 
-def _check_finite(weights: dict[str, Tensor], name: str) -> None:
+def check_finite(weights: dict[str, Tensor], name: str) -> None:
+    """Refuse weights that are not finite numbers.
+
+    Raises:
+        ModelError: naming the first tensor.
+    """
     for key, value in weights.items():
         if value.is_floating_point() and not torch.isfinite(value).all():
             raise ModelError(f"The weights of {name} are not finite ({key}); they are damaged, or training diverged.")

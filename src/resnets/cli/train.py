@@ -153,7 +153,8 @@ def _print_result(trained: TrainedRun, as_json: bool) -> None:
     top5 = "" if metrics["top5_error"] is None else f", top-5 {metrics['top5_error']:.2f} %"
     print(f"top-1 error {metrics['top1_error']:.2f} %{top5}, on {metrics['images']:,} images of {split}")
     if "best_step" in metrics:
-        print(f"with the weights of step {metrics['best_step']:,}, the best of {metrics['stopped_at_step']:,} steps")
+        steps = metrics.get("stopped_at_step", metrics["steps"])
+        print(f"with the weights of step {metrics['best_step']:,}, the best of {steps:,} steps")
     if metrics["steps"] < metrics["full_steps"]:
         share = metrics["steps"] / metrics["full_steps"]
         print(f"after {metrics['steps']:,} steps: {share:.1%} of the recipe's {metrics['full_steps']:,}")

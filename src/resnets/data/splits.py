@@ -84,10 +84,6 @@ class Batch:
     """Share of each image, and of its own label, in the mixture."""
     skipped: tuple[Skipped, ...] = ()
     """Images that belong into this batch but could not be read."""
-    partner_labels: Int64[torch.Tensor, " n"] | None = None
-    """Labels of the images that were mixed in; None where none were."""
-    own_share: float = 1.0
-    """How much each image belongs to its own label; the rest belongs to its partner's."""
 
     def __len__(self) -> int:
         """Return the number of images."""

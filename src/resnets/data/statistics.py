@@ -75,9 +75,11 @@ class Statistics:
             or eigenvalues.shape != axes.shape[:1]
             or not axes.dtype == eigenvalues.dtype == np.float64
             or (mean_image is not None and (mean_image.ndim != 3 or mean_image.dtype != np.float32))
+            or not all(np.isfinite(values).all() for values in (axes, eigenvalues, mean_image) if values is not None)
         ):
             raise DataError(
-                "These are not the statistics of training images: their shapes or types do not fit; delete the file."
+                "These are not the statistics of training images: shapes, types or values do not fit; delete "
+                "statistics.safetensors in the run directory."
             )
         return Statistics(mean_image=mean_image, axes=axes, eigenvalues=eigenvalues, images=images)
 

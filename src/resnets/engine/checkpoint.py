@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from resnets.engine.state import SCHEMA_VERSION
 from resnets.specs.errors import ModelError, TrainingError
 
 NAME = "step-{step:08d}.pt"
@@ -113,6 +114,11 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise ModelError(f"{path} is damaged or incomplete and cannot be read. {_advice(path)}") from error
     if not isinstance(values, dict) or "schema_version" not in values:
         raise ModelError(f"{path} is not a checkpoint of a resnets run. {_advice(path)}")
+    if values["schema_version"] != SCHEMA_VERSION:
+        raise ModelError(
+            f"{path} was written in form {values['schema_version']}, and this version of resnets reads form "
+            f"{SCHEMA_VERSION}; go on with the version that wrote it (env.json names it), or start a new run."
+        )
     return values
 
 

@@ -194,7 +194,8 @@ def _check_finite(run: Run, state: TrainState, saved_step: int, *, weights: bool
     """Stop before a loss or weights that are not numbers are logged, evaluated or saved."""
     finite = bool(torch.isfinite(state.window).all().item())
     if finite and weights:
-        finite = all(bool(torch.isfinite(parameter).all().item()) for parameter in state.model.parameters())
+        values = [*state.model.state_dict().values(), *state.tested_model.state_dict().values()]
+        finite = all(bool(torch.isfinite(value).all().item()) for value in values)
     if run.ranks.any(not finite):
         kept = f"the checkpoint of step {saved_step} is intact" if saved_step else "no checkpoint was written yet"
         raise TrainingError(

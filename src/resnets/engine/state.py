@@ -13,7 +13,7 @@ from resnets.engine.stopping import Best
 if TYPE_CHECKING:
     from torch import nn
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 @dataclass(slots=True)
@@ -78,3 +78,14 @@ class TrainState:
         self.evaluated_step = values["evaluated_step"]
         self.window.copy_(values["window"])
         self.skipped = dict(values["skipped"])
+
+
+def tested_weights(values: dict[str, Any]) -> tuple[dict[str, torch.Tensor], int]:
+    """Return the weights of a checkpoint that the run would store, and the step they are of.
+
+    The best where it stops early, else the averaged ones, else the latest.
+    """
+    best = values["best"]
+    if best["weights"]:
+        return best["weights"], best["step"]
+    return values["average"] or values["model"], values["step"]

@@ -97,9 +97,12 @@ def train_step(
         totals[2] += len(batch.labels)
     if ranks.world_size > 1 or any(len(batch.labels) for batch in passes):
         drop_gradients(state.model, spec.finetune, state.step)
+        scale = state.scaler.get_scale() if state.scaler.is_enabled() else 1.0
         state.scaler.step(state.optimizer)
         state.scaler.update()
-        if state.average is not None:
+        # The scaler lowers its scale where it left out an update that had overflowed.
+        updated = not state.scaler.is_enabled() or state.scaler.get_scale() >= scale
+        if state.average is not None and updated:
             update_average(state.average, state.model, spec.ema_decay, state.step + 1)
     state.optimizer.zero_grad(set_to_none=True)
     return totals

@@ -41,7 +41,8 @@ class Best:
             self.loss, self.step, self.weights, self.stale_evaluations = loss, step, weights, 0
         elif step > finetune.head_steps:
             self.stale_evaluations += 1
-            self.stopped = self.stale_evaluations >= finetune.patience_evaluations
+            # Without a finite loss there are no best weights to end with.
+            self.stopped = self.step >= 0 and self.stale_evaluations >= finetune.patience_evaluations
 
     def state_dict(self) -> dict[str, Any]:
         """Return tensors and plain values for a checkpoint."""

@@ -14,6 +14,7 @@ def head_name(model: nn.Module) -> str:
     names = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
     if not names:
         raise ModelError(
-            f"{type(model).__name__} has no fully-connected layer, so it cannot take other classes than its own."
+            f"{type(model).__name__} has no fully-connected layer: there is no last layer that could be replaced, or "
+            "trained alone."
         )
     return names[-1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -163,7 +164,7 @@ class Color:
     def __post_init__(self) -> None:
         """Refuse values outside their range."""
         for name in ("pca_std", "brightness", "contrast", "saturation"):
-            if not getattr(self, name) >= 0:
+            if not 0 <= getattr(self, name) < math.inf:
                 raise SpecError(f"color.{name} is {getattr(self, name)}; it is 0 or more.")
         if not 0 <= self.hue <= 0.5:
             raise SpecError(f"color.hue is {self.hue}; it is between 0 and 0.5.")
@@ -211,7 +212,7 @@ class Mix:
 
     def __post_init__(self) -> None:
         """Refuse negative values."""
-        if not (self.mixup_alpha >= 0 and self.cutmix_alpha >= 0):
+        if not (0 <= self.mixup_alpha < math.inf and 0 <= self.cutmix_alpha < math.inf):
             raise SpecError(
                 f"mix.mixup_alpha is {self.mixup_alpha} and mix.cutmix_alpha is {self.cutmix_alpha}; both are 0 or more."
             )

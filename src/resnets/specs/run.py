@@ -110,6 +110,12 @@ class TrainSpec:
             self._check_folder(self.dataset)
         else:
             self._check_resident()
+        finetune = self.finetune
+        if (finetune.head_steps or finetune.freeze_batch_norm == "yes") and not isinstance(self.init, GivenWeights):
+            raise SpecError(
+                "finetune.head_steps and finetune.freeze_batch_norm keep trained weights as they are, and this run starts "
+                "from random ones; name weights with --init-from."
+            )
         if self.finetune.head_steps >= self.steps and self.finetune.head_steps:
             raise SpecError(
                 f"finetune.head_steps is {self.finetune.head_steps}; it is below the {self.steps} steps of the run."

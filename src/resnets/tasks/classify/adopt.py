@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import TYPE_CHECKING
 
 from resnets.specs.data import ImageFolder
@@ -36,28 +37,48 @@ def adopt(spec: TrainSpec, given: StoredModel) -> TrainSpec:
     return dataclasses.replace(spec, model=given.spec, dataset=dataset)
 
 
-def check_normalisation(spec: TrainSpec, given: StoredModel) -> None:
+def adopt_size(spec: TrainSpec, given: StoredModel) -> TrainSpec:
+    """Return the spec with the image size of the weights where it leaves it open (0)."""
+    dataset = spec.dataset
+    if not isinstance(dataset, ImageFolder) or dataset.image_px:
+        return spec
+    preprocess = given.preprocessor.spec
+    size = dataclasses.replace(dataset, image_px=preprocess.crop_px, resize_px=preprocess.resize_px)
+    return dataclasses.replace(spec, dataset=size)
+
+
+_LEVELS = 2.0
+"""Grey levels that the means of two sets of photographs may differ by; the smallest usual divisor is above 50."""
+
+
+def check_normalisation(ours: Preprocessor, given: StoredModel) -> None:
     """Refuse to feed the weights with images on another scale than they were trained on.
 
     Raises:
         ModelError: naming both normalisations.
     """
-    dataset = spec.dataset
-    if not isinstance(dataset, ImageFolder):
-        return
-    preprocess = given.preprocessor.spec
-    ours = (dataset.color, dataset.std, dataset.mean_image or _rounded(dataset.mean))
-    theirs = (preprocess.color, preprocess.std, dataset.mean_image or _rounded(_channel_means(given.preprocessor)))
-    if ours != theirs:
+    theirs = given.preprocessor
+    same = (
+        ours.spec.color == theirs.spec.color
+        and all(map(_close, ours.spec.std, theirs.spec.std))
+        and all(abs(a - b) <= _LEVELS for a, b in zip(_channel_means(ours), _channel_means(theirs), strict=True))
+    )
+    if not same:
         raise ModelError(
-            f"{given.name} was trained on {theirs[0]} images minus {_rounded(_channel_means(given.preprocessor))}, "
-            f"divided by {theirs[1]}; this run has {ours[0]}, {'a mean image' if dataset.mean_image else ours[2]} and "
-            f"{ours[1]}. Add init:given-weights --init.model adopt to take over the weights' own."
+            f"{given.name} was trained on {_described(theirs)}, and this run has {_described(ours)}. On a folder of "
+            "images, init:given-weights --init.model adopt takes over the weights' own."
         )
 
 
-def _rounded(values: tuple[float, ...]) -> tuple[float, ...]:
-    return tuple(round(value, 2) for value in values)
+def _close(a: float, b: float) -> bool:
+    return math.isclose(a, b, rel_tol=1e-3)
+
+
+def _described(preprocessor: Preprocessor) -> str:
+    def numbers(values: tuple[float, ...]) -> str:
+        return ", ".join(f"{value:.4g}" for value in values)
+
+    return f"{preprocessor.spec.color} minus ({numbers(_channel_means(preprocessor))}), divided by ({numbers(preprocessor.spec.std)})"
 
 
 def _channel_means(preprocessor: Preprocessor) -> tuple[float, ...]:

@@ -11,6 +11,7 @@ from resnets.artifacts.pretrained import FORMS, is_source, open_source
 from resnets.artifacts.run_directory import RunDirectory
 from resnets.data.preprocess import Preprocessor
 from resnets.engine.checkpoint import latest_checkpoint, load_checkpoint
+from resnets.engine.state import tested_weights
 from resnets.specs import io
 from resnets.specs.errors import ModelError, SpecError
 from resnets.specs.preprocess import Preprocess
@@ -69,10 +70,11 @@ def _from_checkpoint(path: Path) -> StoredModel:
     try:
         spec = io.from_json(TrainSpec, json.loads(values["spec"]))
         preprocess = io.from_json(Preprocess, json.loads(values["preprocess"]))
-        mean, classes, weights = values["mean_image"], tuple(values["classes"]), values["model"]
+        mean, classes = values["mean_image"], tuple(values["classes"])
+        weights, step = tested_weights(values)
         mean = None if mean is None else mean.numpy()
         fingerprint = str(values["fingerprint"])
-        metrics: dict[str, Any] = {"steps": values["step"], "of": spec.steps, "finished": False, "recipe": spec.recipe}
+        metrics: dict[str, Any] = {"steps": step, "of": spec.steps, "finished": False, "recipe": spec.recipe}
     except (KeyError, TypeError, ValueError, AttributeError, SpecError) as error:
         raise ModelError(f"{path} lacks or garbles {error}; it is not a checkpoint of this version.") from error
     return StoredModel(

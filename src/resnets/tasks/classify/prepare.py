@@ -8,22 +8,22 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from resnets.artifacts.transfer import check_variant
+from resnets.artifacts.transfer import check_finite, check_head, check_variant
 from resnets.data.batches import training_batches
 from resnets.data.open import open_dataset
 from resnets.data.preprocess import preprocess_for
-from resnets.data.splits import FileSplit
+from resnets.data.splits import FileSplit, ResidentSplit
 from resnets.data.statistics import Statistics, needs_statistics, training_statistics
 from resnets.engine.checkpoint import latest_checkpoint
 from resnets.engine.device import use_channels_last, worker_processes
 from resnets.engine.progress import counting
 from resnets.models.build import build
 from resnets.specs.catalogue import model_name
-from resnets.specs.data import ImageFolder
+from resnets.specs.data import ImageFolder, Mix
 from resnets.specs.errors import SpecError
 from resnets.specs.finetune import GivenWeights
 from resnets.specs.optim import Plateau
-from resnets.tasks.classify.adopt import adopt, check_normalisation
+from resnets.tasks.classify.adopt import adopt, adopt_size, check_normalisation
 from resnets.tasks.classify.evaluate import EvaluationReport, evaluate_model
 from resnets.tasks.classify.load import load_source
 
@@ -50,7 +50,6 @@ class Parts:
     directory: RunDirectory
     dataset: Dataset
     preprocessor: Preprocessor
-    batches: TrainingBatches
     channels_last: bool
     workers: int
     command: str
@@ -60,6 +59,25 @@ class Parts:
     """Mean image and colour axes, where they come from the training images."""
     given: StoredModel | None
     """The weights to start from; None where a checkpoint or random weights come first."""
+
+    def batches(self, *, mixed: bool = True) -> TrainingBatches:
+        """Return the training stream; without `mixed`, images are neither erased nor mixed with each other.
+
+        Raises:
+            UserError: the images do not fit the batch or the model.
+        """
+        spec = self.spec if mixed else dataclasses.replace(self.spec, erase_probability=0.0, mix=Mix())
+        return training_batches(
+            self.dataset.splits["train"],
+            self.preprocessor,
+            spec,
+            statistics=self.statistics,
+            rank=self.ranks.rank,
+            world_size=self.ranks.world_size,
+            device=self.ranks.device,
+            channels_last=self.channels_last,
+            workers=self.workers,
+        )
 
     def evaluate(
         self, model: torch.nn.Module, split: str, should_stop: Callable[[], bool] = lambda: False
@@ -99,11 +117,51 @@ def prepare(
         dataset = open_dataset(spec.dataset, root)
     given = _given_weights(spec, directory, ranks)
     spec = _adopt(spec, given, directory)
+    spec, notes = _fit_to_data(spec, dataset, ranks.world_size)
+    _check(spec, dataset, given)
+    directory.check_same(spec)
+    # From here on it may take minutes, so nothing is refused any more that could have been before.
     statistics = _statistics(spec, dataset, directory, machine, ranks, quiet)
     preprocessor = preprocess_for(spec.dataset, dataset.splits["train"], statistics)
-    spec, notes = _fit_to_data(spec, dataset, preprocessor, ranks.world_size)
+    if given is not None:
+        check_normalisation(preprocessor, given)
+    if statistics is not None and statistics.skipped:
+        first = statistics.skipped[0]
+        notes += (f"{len(statistics.skipped)} images are not in the mean image: {first.path}: {first.reason}; …",)
+    return Parts(
+        spec=spec,
+        machine=machine,
+        ranks=ranks,
+        directory=directory,
+        dataset=dataset,
+        preprocessor=preprocessor,
+        channels_last=use_channels_last(ranks.device, machine),
+        workers=worker_processes(machine),
+        command=command,
+        notes=notes,
+        statistics=statistics,
+        given=given,
+    )
+
+
+def _check(spec: TrainSpec, dataset: Dataset, given: StoredModel | None) -> None:
+    """Refuse what data, weights and spec cannot do together.
+
+    Raises:
+        SpecError: a rule follows a split that is not there, or fields exclude each other.
+        ModelError: the weights are of another net, or damaged.
+    """
     if given is not None:
         check_variant(spec.model, given)
+        check_finite(given.model.state_dict(), given.name)
+    if given is not None or spec.finetune.head_steps:
+        with torch.device("meta"):
+            check_head(build(spec.model), len(dataset.classes))
+    if spec.finetune.freeze_batch_norm == "yes" and spec.batch_norm.recalibration_batches:
+        raise SpecError(
+            "batch_norm.recalibration_batches replaces the statistics that finetune.freeze_batch_norm keeps; set one of "
+            "them to 0 or no."
+        )
     if isinstance(spec.schedule, Plateau) and "validation" not in dataset.splits:
         raise SpecError(
             "schedule:plateau follows the validation error, and this dataset has no validation split; hold one out "
@@ -114,35 +172,6 @@ def prepare(
             "finetune.patience_evaluations follows the validation loss, and this dataset has no validation split; hold "
             "one out (--dataset.validation-images 5000 for CIFAR) or set it to 0."
         )
-    directory.check_same(spec)
-    channels_last = use_channels_last(ranks.device, machine)
-    workers = worker_processes(machine)
-    batches = training_batches(
-        dataset.splits["train"],
-        preprocessor,
-        spec,
-        statistics=statistics,
-        rank=ranks.rank,
-        world_size=ranks.world_size,
-        device=ranks.device,
-        channels_last=channels_last,
-        workers=workers,
-    )
-    return Parts(
-        spec=spec,
-        machine=machine,
-        ranks=ranks,
-        directory=directory,
-        dataset=dataset,
-        preprocessor=preprocessor,
-        batches=batches,
-        channels_last=channels_last,
-        workers=workers,
-        command=command,
-        notes=notes,
-        statistics=statistics,
-        given=given,
-    )
 
 
 def _given_weights(spec: TrainSpec, directory: RunDirectory, ranks: Distributed) -> StoredModel | None:
@@ -158,7 +187,7 @@ def _given_weights(spec: TrainSpec, directory: RunDirectory, ranks: Distributed)
             "This run starts from trained weights: name them with --init-from (a run directory or model folder, "
             "torchvision:resnet50, timm:resnet50.a1_in1k or hf-hub:OWNER/NAME)."
         )
-    if latest_checkpoint(directory.checkpoints) is not None:
+    if directory.is_finished or latest_checkpoint(directory.checkpoints) is not None:
         return None
     with ranks.first_goes_ahead():
         return load_source(spec.init.source)
@@ -175,17 +204,17 @@ def _adopt(spec: TrainSpec, given: StoredModel | None, directory: RunDirectory) 
         saved = directory.saved_spec()
         if saved is None:
             return spec
-        changes: dict[str, Any] = {"model": saved.model} if spec.init.model == "adopt" else {}
-        if isinstance(saved.dataset, ImageFolder) and isinstance(spec.dataset, ImageFolder) and changes:
+        adopts = spec.init.model == "adopt"
+        changes: dict[str, Any] = {"model": saved.model} if adopts else {}
+        if isinstance(saved.dataset, ImageFolder) and isinstance(spec.dataset, ImageFolder):
             names = ("image_px", "resize_px") if spec.dataset.image_px == 0 else ()
-            names += ("color", "mean", "std", "interpolation", "mean_image")
+            names += ("color", "mean", "std", "interpolation", "mean_image") if adopts else ()
             adopted = {name: getattr(saved.dataset, name) for name in names}
             changes["dataset"] = dataclasses.replace(spec.dataset, **adopted)
         return dataclasses.replace(spec, **changes)
     if spec.init.model == "adopt":
         return adopt(spec, given)
-    check_normalisation(spec, given)
-    return spec
+    return adopt_size(spec, given)
 
 
 def _statistics(
@@ -195,38 +224,46 @@ def _statistics(
     train = dataset.splits["train"]
     if not needs_statistics(spec) or not isinstance(train, FileSplit):
         return None
-    kept = directory.load_statistics()
-    if kept is not None:
-        return Statistics.from_tensors(kept)
     statistics = None
     if ranks.is_first:
-        with counting("Mean of the training images", quiet=quiet) as on_images:
-            statistics = training_statistics(spec, train, workers=worker_processes(machine), on_images=on_images)
+        kept = directory.load_statistics(dataset.fingerprint)
+        if kept is not None:
+            statistics = Statistics.from_tensors(kept)
+        else:
+            with counting("Mean of the training images", quiet=quiet) as on_images:
+                statistics = training_statistics(spec, train, workers=worker_processes(machine), on_images=on_images)
     # The other ranks wait here, so that one process reads the images.
     return next(item for item in ranks.gather([statistics]) if item is not None)
 
 
-def _fit_to_data(
-    spec: TrainSpec, dataset: Dataset, preprocessor: Preprocessor, world_size: int
-) -> tuple[TrainSpec, tuple[str, ...]]:
+def _fit_to_data(spec: TrainSpec, dataset: Dataset, world_size: int) -> tuple[TrainSpec, tuple[str, ...]]:
     """Return the spec whose model has the classes and channels of the data, and what else was adapted.
 
     Raises:
         SpecError: images of this size, or so few in a pass, are too small for the net.
     """
-    fields: dict[str, Any] = {"num_classes": len(dataset.classes), "in_channels": preprocessor.spec.channels}
+    side, channels = _input_shape(spec, dataset)
+    fields: dict[str, Any] = {"num_classes": len(dataset.classes), "in_channels": channels}
     spec = dataclasses.replace(spec, model=dataclasses.replace(spec.model, **fields))
     spec, notes = _fit_to_size(spec, len(dataset.splits["train"]), world_size)
-    side = preprocessor.spec.crop_px
     images = spec.global_batch // (world_size * spec.accumulation)
     try:
         with torch.device("meta"):
-            build(spec.model).train()(torch.empty(images, preprocessor.spec.channels, side, side))
+            build(spec.model).train()(torch.empty(images, channels, side, side))
     except (RuntimeError, ValueError) as error:
         raise SpecError(
             f"{model_name(spec.model)} cannot train on passes of {images} images of {side} x {side} pixels: {error}"
         ) from error
     return spec, notes
+
+
+def _input_shape(spec: TrainSpec, dataset: Dataset) -> tuple[int, int]:
+    """Return the side and the channels of the images that the model sees."""
+    train = dataset.splits["train"]
+    if isinstance(train, ResidentSplit):
+        return train.images.shape[1], train.images.shape[3]
+    assert isinstance(spec.dataset, ImageFolder)
+    return spec.dataset.image_px, 1 if spec.dataset.color == "gray" else 3
 
 
 SMALL_DATASET = 1_000
@@ -238,7 +275,7 @@ def _fit_to_size(spec: TrainSpec, images: int, world_size: int) -> tuple[TrainSp
     notes: tuple[str, ...] = ()
     finetune = spec.finetune
     if finetune.freeze_batch_norm == "auto":
-        freeze = images < SMALL_DATASET
+        freeze = images < SMALL_DATASET and isinstance(spec.init, GivenWeights)
         finetune = dataclasses.replace(finetune, freeze_batch_norm="yes" if freeze else "no")
         kept = "keeps the statistics of the given weights" if freeze else "learns"
         notes += (f"BatchNorm {kept}: there are {images:,} training images (--finetune.freeze-batch-norm).",)

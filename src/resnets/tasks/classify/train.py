@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import itertools
 import json
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from resnets.data.batches import TrainingBatches
     from resnets.engine.interruption import Interruption
     from resnets.specs.run import Machine, TrainSpec
 
@@ -98,15 +99,16 @@ def train(
         interruption = stack.enter_context(listen())
         ranks = stack.enter_context(distributed(device))
         parts = prepare(spec, root, RunDirectory(run), machine, ranks, command, quiet=quiet)
-        stack.callback(parts.batches.close)
         if parts.directory.is_finished:
             return _finished(parts)
+        batches = parts.batches()
+        stack.callback(batches.close)
         if ranks.is_first:
             stack.enter_context(parts.directory.locked())
-        return _train(parts, interruption, quiet or not ranks.is_first)
+        return _train(parts, batches, interruption, quiet or not ranks.is_first)
 
 
-def _train(parts: Parts, interruption: Interruption, quiet: bool) -> TrainedRun:
+def _train(parts: Parts, batches: TrainingBatches, interruption: Interruption, quiet: bool) -> TrainedRun:
     spec, ranks, directory = parts.spec, parts.ranks, parts.directory
     state = _initial_state(parts)
     resumed = _resume(parts, state)
@@ -114,7 +116,7 @@ def _train(parts: Parts, interruption: Interruption, quiet: bool) -> TrainedRun:
     if ranks.is_first:
         directory.create(spec, _start(parts, state.step, transferred))
         if parts.statistics is not None:
-            directory.save_statistics(parts.statistics.to_tensors())
+            directory.save_statistics(parts.statistics.to_tensors(), parts.dataset.fingerprint)
     log = MetricsLog(
         directory.metrics if ranks.is_first else None, from_step=state.step, tensorboard=directory.tensorboard
     )
@@ -130,10 +132,10 @@ def _train(parts: Parts, interruption: Interruption, quiet: bool) -> TrainedRun:
             machine=parts.machine,
             ranks=ranks,
             model=model,
-            batches=parts.batches.batches,
+            batches=batches.batches,
             evaluate=lambda should_stop: _evaluate(parts, state.tested_model, should_stop, progress, evaluated),
             class_weights=_class_weights(parts),
-            images_an_epoch=parts.batches.num_images,
+            images_an_epoch=batches.num_images,
             checkpoint_folder=directory.checkpoints,
             checkpoint_extra=_checkpoint_extra(parts),
             log=log,
@@ -232,7 +234,9 @@ def _resume(parts: Parts, state: TrainState) -> bool:
                 f"{path} was trained on other images than {parts.dataset.name} holds now (files or classes were added, "
                 "removed or renamed). Restore them, or start anew with another --run."
             )
-        check_weights(state.model, values["model"], f"{path} does not fit {model_name(parts.spec.model)}")
+        kept = (values["model"], values["average"], values["best"]["weights"])
+        for weights in filter(None, kept):
+            check_weights(state.model, weights, f"{path} does not fit {model_name(parts.spec.model)}")
         state.load_state_dict(values)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         if isinstance(error, SpecError):
@@ -314,8 +318,10 @@ def _finish(
     model = state.tested_model
     ranks.share_buffers(model)
     if recalibration:
-        batches = itertools.islice(parts.batches.batches(spec.steps), recalibration)
-        recalibrate_batch_norm(model, (batch.images for batch in batches), spec.precision, ranks)
+        plain = parts.batches(mixed=False)
+        with closing(plain):
+            batches = itertools.islice(plain.batches(spec.steps), recalibration)
+            recalibrate_batch_norm(model, (batch.images for batch in batches), spec.precision, ranks)
     split = choose_split(parts.dataset, None)
     # The loop evaluated these very weights at its last step, unless a signal or an earlier start came between.
     same_weights = state.evaluated_step == state.step and not recalibration and not state.best.weights
@@ -338,7 +344,9 @@ def _finish(
         "batch_norm_recalibrated": recalibration > 0,
     }
     if state.best.weights:
-        metrics |= {"stopped_at_step": state.step, "best_step": state.best.step}
+        metrics["best_step"] = state.best.step
+    if state.best.stopped:
+        metrics["stopped_at_step"] = state.step
     log.write(state.step, split, final=True, loss=result.loss, top1_error=result.top1_error, images=result.images)
     if ranks.is_first:
         stored = StoredModel(
