@@ -220,3 +220,43 @@ def test_results_go_to_stdout_and_progress_to_stderr(tmp_path, capsys):
     assert "cifar-resnet8 on digits" in output.err
     assert main(["train", "digits.resnet8", "--steps", "3", "--run", "run", "--device", "cpu"]) == 0
     assert "is finished; nothing to do" in capsys.readouterr().out
+
+
+def test_a_union_given_as_a_value_is_explained(capsys):
+    refused(
+        ["train", "folder.scratch", "--policy", "rand-augment", "--print-config"],
+        capsys,
+        "write policy:",
+        "without dashes",
+    )
+
+
+def test_a_file_of_weights_in_the_place_of_a_model_is_explained(tmp_path, capsys):
+    torch.save({}, tmp_path / "weights.pth")
+    refused(["predict", "weights.pth", "x.png"], capsys, "is a file", "resnets convert weights.pth")
+
+
+def test_fine_tuning_without_weights_asks_for_them(tmp_path, capsys):
+    for name in ("a", "b"):
+        for index in range(3):
+            photo(tmp_path / "photos" / name / f"{index}.png")
+    refused(["train", "folder.finetune", "--data", "photos"], capsys, "--init-from", "torchvision:resnet50")
+
+
+def test_names_cannot_steer_the_terminal(capsys):
+    error = refused(["predict", "no\x1b[31msuch", "x.png"], capsys, "\\x1b[31m")
+    assert "\x1b" not in error
+
+
+def test_a_folder_that_is_no_model_cannot_be_described(tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    refused(["describe", "empty"], capsys, "not a model folder")
+
+
+def test_what_a_killed_process_was_writing_is_removed(trained, tmp_path, capsys):
+    leftover = tmp_path / trained / "checkpoints" / ".step-00000009.pt.tmp-1"
+    leftover.write_bytes(b"half")
+    (tmp_path / trained / "model" / "config.json").unlink()
+    assert main(["train", "digits.resnet8", "--steps", "2", "--run", "trained", "--device", "cpu", "--quiet"]) == 0
+    capsys.readouterr()
+    assert not leftover.exists()

@@ -7,7 +7,9 @@ import sys
 import pytest
 
 from resnets.cli.describe import main
-from resnets.specs.catalogue import names
+from resnets.specs import io
+from resnets.specs.catalogue import model_spec, names
+from resnets.specs.counts import count_parameters
 from resnets.specs.errors import UserError
 
 
@@ -119,3 +121,12 @@ def test_describing_loads_no_torch():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_a_model_folder_is_described_by_what_it_holds(tmp_path, capsys):
+    spec = model_spec("resnet18-a", num_classes=7)
+    config = {"format_version": 1, "model": io.to_json(spec)}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    document = json.loads(output_of(capsys, str(tmp_path), "--json"))
+    assert document["name"] == "resnet18-a"
+    assert document["parameters"] == count_parameters(spec)

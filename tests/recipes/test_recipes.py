@@ -97,7 +97,8 @@ def test_a_shortened_finetuning_run_keeps_its_shape():
         ({"augment": ScaleCrop(min_resize_px=100, max_resize_px=200)}, "would not fit"),
         ({"erase_probability": 1.5}, "between 0 and 1"),
         ({"ema_decay": 1.0}, "below 1"),
-        ({"finetune": Finetune(head_steps=600_000)}, "below the 600000 steps"),
+        ({"finetune": Finetune(head_steps=10)}, "--init-from"),
+        ({"finetune": Finetune(head_steps=600_000), "init": GivenWeights(source="x")}, "below the 600000 steps"),
     ],
 )
 def test_an_imagenet_run_that_cannot_be_is_refused(change, message):

@@ -28,6 +28,15 @@ _CLOSE = 2.5
 _IMAGENET_PX, _CIFAR_PX = (256, 224), (32, 32)
 
 
+class IncompleteError(ModelError):
+    """A net's files do not say everything about it."""
+
+    def __init__(self, source: str, missing: Sequence[str]) -> None:
+        """Keep `missing`: the flags of `resnets convert` that say the rest, with the values that fit."""
+        super().__init__(f"{source} does not say everything about its net; give {', '.join(missing)}.")
+        self.missing = tuple(missing)
+
+
 def complete(foreign: Foreign, hints: Hints) -> Foreign:
     """Return the net with variant, preprocessing, class names and licence all known, for RGB images.
 
@@ -35,8 +44,8 @@ def complete(foreign: Foreign, hints: Hints) -> Foreign:
     image whose shorter side is 256, or a whole image of 32 x 32 pixels. With a mean image, the crop has its size.
 
     Raises:
-        ModelError: something is not known; the message names every flag that is missing. Or what is given contradicts
-            the files.
+        IncompleteError: something is not known; the message names every flag that is missing.
+        ModelError: what is given contradicts the files.
         SpecError: a value that is given cannot be right.
     """
     _check_statistics(hints)
@@ -61,7 +70,7 @@ def complete(foreign: Foreign, hints: Hints) -> Foreign:
     if classes is None:
         missing.append(f"--class-names FILE ({outputs} names in the order of the outputs, one a line)")
     if missing:
-        raise ModelError(f"{foreign.source} does not say everything about its net; give {', '.join(missing)}.")
+        raise IncompleteError(foreign.source, missing)
     assert classes is not None
     if len(classes) != outputs:
         raise ModelError(

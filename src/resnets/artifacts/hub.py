@@ -2,24 +2,28 @@
 
 ```
 CACHE/hub/OWNER/NAME/REVISION/
-  source.json                address, commit, licence and checksums, as the hub stated them
+  source.json                address, commit, licence, checksums and sizes, as the hub stated them
   config.json                and, where there is one, preprocessor_config.json or mean_image.safetensors
-  model.safetensors          last, so that its presence means that all files are
+  model.safetensors
+  FILE.verified              what FILE was when its checksum was found right
 ```
 
-No name in the hub's answer becomes a path: files are taken from a fixed list, and revisions are quoted.
+No name in the hub's answer becomes a path: files are taken from a fixed list, and revisions are quoted. Where there is
+a source.json, no file is used that has another checksum, whoever put it there; where there is none, nothing is said
+about where the files come from.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
 import urllib.parse
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
-from resnets.data.download import DownloadError, StderrProgress, download, read_url
+from resnets.data.download import DownloadError, StderrProgress, download_once, read_url
 from resnets.specs.errors import DataError, ModelError, UserError
 
 if TYPE_CHECKING:
@@ -30,11 +34,17 @@ if TYPE_CHECKING:
 PUBLIC_ENDPOINT = "https://huggingface.co"
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 OPTIONAL = ("preprocessor_config.json", "mean_image.safetensors")
+_REQUIRED = (CONFIG, WEIGHTS)
+_FILES = (CONFIG, *OPTIONAL, WEIGHTS)
 RECORD = "source.json"
+LARGEST_WEIGHTS_BYTES = 8 << 30
+"""More than any net of the paper's family has; the largest, VGG-19, has 0.6 GB."""
 
 _PART = r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}"
-_ID = re.compile(rf"({_PART})/({_PART})(?:@(\S{{1,200}}))?")
-_ANSWER_BYTES = 16 << 20
+_ID = re.compile(rf"({_PART})/({_PART})(?:@([\w./+-]{{1,200}}))?", re.ASCII)
+_FOLDER_CHARACTERS = 200
+_JSON_BYTES = 16 << 20
+_CHECKSUM = re.compile(r"sha256:[0-9a-f]{64}|git:[0-9a-f]{40}")
 _PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".h5", ".msgpack")
 
 
@@ -50,6 +60,8 @@ class HubModel:
     """Of the model card; empty where it states none."""
     checksums: dict[str, str]
     """Of the files that are taken: sha256:… or git:…."""
+    sizes: dict[str, int]
+    """Of the same files, in bytes at most."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,7 +70,16 @@ class Snapshot:
 
     folder: Path
     model: HubModel | None
-    """None where the files were put there by hand."""
+    """What the hub says about these very files; None where they were put there without its word."""
+
+    def digest(self) -> str:
+        """Return 64 hexadecimal digits that differ for other files, and for another origin."""
+        if self.model is not None:
+            stated = asdict(self.model)
+        else:
+            files = [self.folder / file for file in _FILES if (self.folder / file).is_file()]
+            stated = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+        return hashlib.sha256(json.dumps(stated, sort_keys=True).encode()).hexdigest()
 
 
 def fetch_snapshot(name: str, cache: Path, *, on_progress: Progress | None = None) -> Snapshot:
@@ -75,41 +96,54 @@ def fetch_snapshot(name: str, cache: Path, *, on_progress: Progress | None = Non
     Raises:
         ModelError: there is no such model, its weights are not in safetensors, or it cannot be had now; then the
             message says what to put where.
-        DataError: a file has another checksum than the hub states, or cannot be written.
+        DataError: a file is larger or has another checksum than the hub states, or cannot be written.
     """
     match = _ID.fullmatch(name)
-    if match is None or ".." in name or (match[3] or "").startswith("."):
+    quoted = urllib.parse.quote((match and match[3]) or "main", safe="")
+    if match is None or ".." in name or quoted.startswith(".") or len(quoted) > _FOLDER_CHARACTERS:
         raise ModelError(f"hf-hub:{name} names no model; the form is hf-hub:OWNER/NAME or hf-hub:OWNER/NAME@REVISION.")
     owner, repository, revision = match[1], match[2], match[3] or "main"
-    folder = cache / "hub" / owner / repository / urllib.parse.quote(revision, safe="")
-    complete = all((folder / file).is_file() for file in (CONFIG, WEIGHTS))
+    folder = cache / "hub" / owner / repository / quoted
     model = _read_record(folder / RECORD)
-    if complete:
+    if all((folder / file).is_file() for file in (_REQUIRED if model is None else model.checksums)):
+        if model is not None:
+            _fetch_files(model, folder, on_progress)
         return Snapshot(folder=folder, model=model)
+    # A download that was broken off goes on with its revision, unless another server is asked now.
+    if model is not None and model.address != f"{_endpoint()}/{owner}/{repository}":
+        model = None
     try:
-        # A download that was broken off goes on with its revision, unless another server is asked now.
-        if model is None or model.address != f"{_endpoint()}/{owner}/{repository}":
+        if model is None:
             model = _ask(f"{owner}/{repository}", revision)
             _write_record(folder / RECORD, model)
-        for file in (CONFIG, *OPTIONAL, WEIGHTS):
-            if file in model.checksums:
-                _download(model, folder, file, on_progress)
+        _fetch_files(model, folder, on_progress)
     except DownloadError as error:
-        raise _explained(error, f"{owner}/{repository}", revision, folder) from error
+        raise _explained(error, f"{owner}/{repository}", model.commit if model else quoted, folder) from error
     return Snapshot(folder=folder, model=model)
 
 
-def _download(model: HubModel, folder: Path, file: str, on_progress: Progress | None) -> None:
-    show = on_progress
-    if show is None and file == WEIGHTS:
-        show = StderrProgress(model.address.rpartition("/")[2])
-    download(
-        f"{model.address}/resolve/{model.commit}/{file}",
-        folder / file,
-        checksum=model.checksums[file],
-        on_progress=show if file == WEIGHTS else None,
-        authorization=_authorization(),
-    )
+def _fetch_files(model: HubModel, folder: Path, on_progress: Progress | None) -> None:
+    """Download the files that are not there, and verify those that are."""
+    origin = f"{model.address} at {model.commit[:12]}"
+    otherwise = f"or remove {folder / RECORD}, and the files are used without a word about their origin."
+    for file in _FILES:
+        path = folder / file
+        if file not in model.checksums:
+            if path.exists():
+                raise DataError(f"{path} is none of the files of {origin}; remove it, {otherwise}")
+            continue
+        show = on_progress
+        if show is None and file == WEIGHTS:
+            show = StderrProgress(model.address.rpartition("/")[2])
+        download_once(
+            f"{model.address}/resolve/{model.commit}/{file}",
+            path,
+            checksum=model.checksums[file],
+            advice=f"Put that of {origin} in its place, {otherwise}",
+            limit_bytes=model.sizes[file],
+            on_progress=show if file == WEIGHTS else None,
+            authorization=_authorization(),
+        )
 
 
 def _ask(name: str, revision: str) -> HubModel:
@@ -117,7 +151,7 @@ def _ask(name: str, revision: str) -> HubModel:
     endpoint = _endpoint()
     url = f"{endpoint}/api/models/{name}/revision/{urllib.parse.quote(revision, safe='')}?blobs=true"
     try:
-        answer = json.loads(read_url(url, limit_bytes=_ANSWER_BYTES, authorization=_authorization()))
+        answer = json.loads(read_url(url, limit_bytes=_JSON_BYTES, authorization=_authorization()))
         commit, siblings = answer["sha"], answer["siblings"]
         files = {str(sibling["rfilename"]): sibling for sibling in siblings}
         card = answer.get("cardData") or {}
@@ -128,12 +162,13 @@ def _ask(name: str, revision: str) -> HubModel:
         raise ModelError(f"{url} states no commit; the files of {name} cannot be identified.")
     if WEIGHTS not in files or CONFIG not in files:
         raise _unusable(f"{endpoint}/{name}", files)
-    wanted = [file for file in (CONFIG, *OPTIONAL, WEIGHTS) if file in files]
+    wanted = [file for file in _FILES if file in files]
     return HubModel(
         address=f"{endpoint}/{name}",
         commit=commit,
         licence=licence,
         checksums={file: _checksum(url, file, files[file]) for file in wanted},
+        sizes={file: _size(url, file, files[file]) for file in wanted},
     )
 
 
@@ -145,6 +180,24 @@ def _checksum(url: str, file: str, sibling: dict[str, Any]) -> str:
     if not stored and _is_digest(sibling.get("blobId"), 40):
         return f"git:{sibling['blobId']}"
     raise ModelError(f"{url} states no checksum of {file}; it is not downloaded.")
+
+
+def _size(url: str, file: str, sibling: dict[str, Any]) -> int:
+    """Return how many bytes of a file are taken at most: those that the hub states, if it does."""
+    if file.endswith(".json"):
+        return _JSON_BYTES
+    stored = sibling.get("lfs")
+    stated = (stored if isinstance(stored, dict) and "size" in stored else sibling).get("size", LARGEST_WEIGHTS_BYTES)
+    if not _is_size(stated):
+        raise ModelError(
+            f"{url} states {printable(repr(stated))[:40]} as the size of {file}; it is a number of bytes up to "
+            f"{LARGEST_WEIGHTS_BYTES}. It is not downloaded."
+        )
+    return stated
+
+
+def _is_size(value: object) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value <= LARGEST_WEIGHTS_BYTES
 
 
 def _licence(card: dict[str, Any], tags: list[Any]) -> str:
@@ -194,7 +247,7 @@ def _authorization() -> str:
 
 
 def _explained(error: DownloadError, name: str, revision: str, folder: Path) -> ModelError:
-    page = f"{_endpoint()}/{name}/tree/{urllib.parse.quote(revision, safe='')}"
+    page = f"{_endpoint()}/{name}/tree/{revision}"
     if error.status in (401, 403, 404):
         token = "the token in $HF_TOKEN does not open it" if _authorization() else "it needs a token in $HF_TOKEN"
         tag = " timm's names end with the tag of the weights, as in timm:resnet50.a1_in1k." if "timm/" in name else ""
@@ -203,8 +256,8 @@ def _explained(error: DownloadError, name: str, revision: str, folder: Path) -> 
         )
     return ModelError(
         f"hf-hub:{name} is not on this machine, and {error} Without network, put {CONFIG} and {WEIGHTS} "
-        f"(and {OPTIONAL[0]}, where there is one) of {page} into {folder}; `sha256sum {WEIGHTS}` is then to print "
-        "the SHA-256 that the hub shows for it."
+        f"(and {' and '.join(OPTIONAL)}, where they are) of {page} into {folder}; `sha256sum {WEIGHTS}` is then to "
+        "print the SHA-256 that the hub shows for it."
     )
 
 
@@ -212,10 +265,11 @@ def _read_record(path: Path) -> HubModel | None:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         model = HubModel(**values)
-        known = (CONFIG, *OPTIONAL, WEIGHTS)
-        texts = (model.address, model.commit, model.licence, *model.checksums.values())
-        sound = all(isinstance(text, str) for text in texts) and set(model.checksums) <= set(known)
-    except (OSError, ValueError, TypeError, AttributeError):
+        sound = isinstance(model.address, str) and isinstance(model.licence, str) and _is_digest(model.commit, 40)
+        sound = sound and set(_REQUIRED) <= model.checksums.keys() <= set(_FILES)
+        sound = sound and all(_CHECKSUM.fullmatch(checksum) for checksum in model.checksums.values())
+        sound = sound and model.sizes.keys() == model.checksums.keys() and all(map(_is_size, model.sizes.values()))
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
         return None
     return model if sound else None
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import shlex
 import urllib.parse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resnets.artifacts.hub import CONFIG, fetch_snapshot, printable
+from resnets.artifacts.hub import CONFIG, LARGEST_WEIGHTS_BYTES, fetch_snapshot, printable
 from resnets.artifacts.model_folder import StoredModel, build_with_weights, load_model, save_model
-from resnets.data.download import DownloadError, StderrProgress, download, verify
+from resnets.data.download import DownloadError, StderrProgress, download_once
 from resnets.data.preprocess import Preprocessor
 from resnets.models.interop.files import load_tensors, with_counters
 from resnets.models.interop.foreign import Hints
@@ -127,27 +128,22 @@ def _torchvision_preprocess(weights: Any) -> Preprocess:
 
 
 def _fetch_torchvision(source: str, url: str, path: Path, on_progress: Progress | None) -> None:
-    """Download a file whose name ends with the first digits of its SHA-256, unless it is there."""
+    """Download a file whose name ends with the first digits of its SHA-256, unless it is there; verify it."""
     digits = path.stem.rpartition("-")[2]
-    verified = path.with_name(f"{path.name}.verified")
-    if path.is_file():
-        if not verified.is_file():  # put there by hand
-            verify(path, f"sha256:{digits}", f"Remove {path} to download it again.")
-            _mark(verified)
-        return
     try:
-        download(url, path, checksum=f"sha256:{digits}", on_progress=on_progress or StderrProgress(path.name))
+        download_once(
+            url,
+            path,
+            checksum=f"sha256:{digits}",
+            advice=f"Remove {path} to download it again.",
+            limit_bytes=LARGEST_WEIGHTS_BYTES,
+            on_progress=on_progress or StderrProgress(path.name),
+        )
     except DownloadError as error:
         raise ModelError(
             f"{source} is not on this machine, and {error} Without network, put the file of that address at {path}; "
             f"its SHA-256 (`sha256sum`) begins with {digits}."
         ) from error
-    _mark(verified)
-
-
-def _mark(path: Path) -> None:
-    with contextlib.suppress(OSError):  # a folder that may not be written is checked each time
-        path.touch()
 
 
 def _from_hub(name: str, on_progress: Progress | None) -> StoredModel:
@@ -155,12 +151,19 @@ def _from_hub(name: str, on_progress: Progress | None) -> StoredModel:
     config = read_json(snapshot.folder / CONFIG)
     if "format_version" in config:
         return _with_origin(load_model(snapshot.folder), snapshot)
-    converted = snapshot.folder / "converted"
+    converted = snapshot.folder / "converted" / snapshot.digest()
     with contextlib.suppress(ModelError):
         return load_model(converted)
+    from resnets.artifacts.completion import IncompleteError
     from resnets.artifacts.conversion import import_foreign
 
-    stored = import_foreign(snapshot.folder, Hints(classes=_imagenet_classes(config)))
+    try:
+        stored = import_foreign(snapshot.folder, Hints(classes=_imagenet_classes(config)))
+    except IncompleteError as error:
+        raise ModelError(
+            f"hf-hub:{name} does not say everything about its net. Once, run `resnets convert "
+            f"{shlex.quote(str(snapshot.folder))} FOLDER` with {', '.join(error.missing)}; then give FOLDER instead."
+        ) from error
     stored = _with_origin(stored, snapshot)
     with contextlib.suppress(OSError):  # kept only so that the next start need not convert and prove it again
         save_model(converted, stored)
@@ -179,9 +182,9 @@ def _with_origin(stored: StoredModel, snapshot: Snapshot) -> StoredModel:
 def _imagenet_classes(config: dict[str, Any]) -> tuple[str, ...] | None:
     """Return ImageNet's class names where a configuration of timm has none and its tag says in1k."""
     details = config.get("pretrained_cfg")
-    tag = details.get("tag") if isinstance(details, dict) else None
-    named = any("label_names" in values for values in (config, details or {}))
-    if named or config.get("num_classes") != 1000 or not str(tag).endswith("in1k"):
+    details = details if isinstance(details, dict) else {}
+    named = "label_names" in config or "label_names" in details
+    if named or config.get("num_classes") != 1000 or not str(details.get("tag")).endswith("in1k"):
         return None
     # timm orders the 1,000 classes by their WordNet numbers, as torchvision does.
     return tuple(_torchvision_weights("resnet50", "").meta["categories"])

@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import shlex
+import shutil
 import subprocess
 import sys
 from contextlib import contextmanager, suppress
@@ -190,7 +191,15 @@ class RunDirectory:
                 ) from error
             except OSError:  # a file system without locks
                 pass
+            else:
+                self._remove_leftovers()
             yield
+
+    def _remove_leftovers(self) -> None:
+        """Remove what a killed process was writing; with the lock held, nobody else writes here."""
+        with suppress(OSError):
+            for leftover in [*self.path.glob(".*.tmp-*"), *self.checkpoints.glob(".*.tmp-*")]:
+                shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
 
 
 def read_spec(path: Path) -> TrainSpec:

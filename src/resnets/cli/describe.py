@@ -7,12 +7,13 @@ import json
 import re
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resnets.cli import flags
 from resnets.specs import counts
 from resnets.specs.architecture import stages, variant
-from resnets.specs.catalogue import model_spec, names, paper_figures
+from resnets.specs.catalogue import model_name, model_spec, names, paper_figures
 from resnets.specs.errors import UserError
 
 if TYPE_CHECKING:
@@ -56,7 +57,12 @@ ELSEWHERE = {r"resnet34-c": "Table 3", r"cifar-plain\d+": "Fig. 6", r"cifar-high
 def main(arguments: list[str]) -> int:
     """Print the list of nets, or the net that `arguments` name."""
     parser = flags.Parser("describe", DESCRIPTION, "[NAME] [options]", EPILOG)
-    parser.add_argument("name", nargs="?", metavar="NAME", help="name of a net; without it, all are listed")
+    parser.add_argument(
+        "name",
+        nargs="?",
+        metavar="NAME",
+        help="name of a net, run directory or model folder; without it, all nets are listed",
+    )
     parser.add_argument("--input-size", type=int, metavar="PX", help="side of the square image (default: the paper's)")
     parser.add_argument("--num-classes", type=int, metavar="N", help="outputs of the last layer (default: the paper's)")
     flags.add_json(parser)
@@ -68,7 +74,11 @@ def main(arguments: list[str]) -> int:
         print(json.dumps([_listed(net) for net in nets], indent=2)) if given.json else _print_list(nets)
         return 0
     fields = {} if given.num_classes is None else {"num_classes": given.num_classes}
-    net = _describe(given.name, model_spec(given.name, **fields), given.input_size)
+    if Path(given.name).is_dir():
+        name, spec = _stored(Path(given.name))
+        net = _describe(name, dataclasses.replace(spec, **fields), given.input_size)
+    else:
+        net = _describe(given.name, model_spec(given.name, **fields), given.input_size)
     print(json.dumps(_document(net), indent=2)) if given.json else _print_net(net)
     return 0
 
@@ -89,6 +99,18 @@ class _Net:
         return counts.activation_bytes(self.spec, *self.size, bytes_per_value)
 
 
+def _stored(folder: Path) -> tuple[str, ModelSpec]:
+    """Return the full name and the spec of the net in a run directory or a model folder."""
+    from resnets.artifacts.model_folder import read_config
+    from resnets.specs import io
+    from resnets.specs.model import ModelSpec
+
+    inner = folder / "model"
+    config = read_config((inner if inner.is_dir() else folder) / "config.json")
+    spec = io.from_json(ModelSpec, config["model"], "model")
+    return model_name(spec), spec
+
+
 def _describe(name: str, spec: ModelSpec, input_size: int | None = None) -> _Net:
     papers_size = counts.input_size(spec)
     size = papers_size if input_size is None else (input_size, input_size)
@@ -98,8 +120,12 @@ def _describe(name: str, spec: ModelSpec, input_size: int | None = None) -> _Net
         size=size,
         parameters=counts.count_parameters(spec),
         multiply_adds=counts.count_multiply_adds(spec, *size),
-        figures=paper_figures(name) if size == papers_size and spec == model_spec(name) else None,
+        figures=paper_figures(name) if size == papers_size and _is_catalogued(name, spec) else None,
     )
+
+
+def _is_catalogued(name: str, spec: ModelSpec) -> bool:
+    return paper_figures(name) is not None and spec == model_spec(name)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

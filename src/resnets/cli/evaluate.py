@@ -235,7 +235,9 @@ def _views(report: dict[str, Any]) -> str | None:
         case "dense":
             scales = ", ".join(map(str, settings["scales_px"]))
             mirrored = "mirrored too" if settings["flips"] else "not mirrored"
-            return f"dense: shorter sides {scales}, {settings['form']} form, {mirrored}"
+            return (
+                f"dense: shorter sides {scales} for a crop of 224, scaled with it; {settings['form']} form, {mirrored}"
+            )
         case _:
             return None
 

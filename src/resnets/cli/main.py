@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from resnets import __version__
+from resnets.cli.visible import visible
 from resnets.specs.errors import InterruptedRunError, ResnetsError, near_misses
 
 COMMANDS = {
@@ -64,7 +65,7 @@ def main(arguments: list[str]) -> int:
     except ResnetsError as error:
         if debug:
             raise
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {visible(error)}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         if debug:

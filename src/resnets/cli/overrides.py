@@ -58,6 +58,10 @@ def _check_names(kind: type, spec: TrainSpec, arguments: list[str]) -> None:
     for argument in arguments:
         if argument.startswith("--"):
             name = argument[2:].partition("=")[0].replace("_", "-")
+            kinds = sorted(choice for choice in choices if choice.startswith(f"{name}:"))
+            if kinds:
+                flag = argument.partition("=")[0]
+                raise UserError(f"{flag} is a choice, not a value: write {' or '.join(kinds)}, without dashes.")
             if name not in paths and re.sub(r"(^|\.)no-", r"\1", name) not in paths:
                 near = near_misses(f"--{name}", [f"--{path}" for path in paths], limit=2)
                 raise UserError(f"There is no field or flag {argument.partition('=')[0]}.{near} {HINT}")
@@ -88,5 +92,6 @@ def _plain(text: str, arguments: list[str]) -> str:
     lines = [line.strip() for line in text.splitlines()]
     lines = [line for line in lines if line and not re.match(r"(Parsing|Value) error|.*--help|usage:", line)]
     message = " ".join(lines)
+    message = message.replace("Invalid choice invalid choice", "Invalid choice")
     message = re.sub(r"^Error parsing [\w.-]+: (?=[a-z])", "", message)
     return f"{message.rstrip('.') or f'{shlex.join(arguments)} was not understood'}. {HINT}"

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resnets.cli import flags
+from resnets.cli.visible import visible
 from resnets.specs.errors import UserError
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def main(arguments: list[str]) -> int:
     if classifier.unfinished:
         print(f"note: {classifier.unfinished}", file=sys.stderr)
     if is_source(given.model):
-        print(f"note: licence of {given.model}: {classifier.stored.licence or 'not stated'}", file=sys.stderr)
+        print(visible(f"note: licence of {given.model}: {classifier.stored.licence or 'not stated'}"), file=sys.stderr)
     if given.features is not None:
         return _write_features(classifier, files, given)
     return _predict(classifier, files, given)
@@ -112,7 +113,7 @@ def _write_features(classifier: Classifier, files: list[Path], given: argparse.N
     for path, result in zip(files, results, strict=True):
         if isinstance(result, Unreadable):
             unreadable.append({"path": str(path), "error": result.reason})
-            print(f"error: {path}: {result.reason}", file=sys.stderr)
+            print(visible(f"error: {path}: {result.reason}"), file=sys.stderr)
         else:
             rows.append(result)
             paths.append(str(path))
@@ -153,10 +154,10 @@ def _print_table(entries: Iterator[tuple[Path, dict[str, Any]]]) -> int:
     for path, entry in entries:
         if "error" in entry:
             failed += 1
-            print(f"error: {path}: {entry['error']}", file=sys.stderr)
+            print(visible(f"error: {path}: {entry['error']}"), file=sys.stderr)
             continue
         ranked = "   ".join(f"{one['label']} {100 * one['probability']:.1f} %" for one in entry["predictions"])
-        print(f"{path}   {ranked}")
+        print(visible(f"{path}   {ranked}"))
     if failed:
         print(f"{failed} of the images could not be read.", file=sys.stderr)
     return failed

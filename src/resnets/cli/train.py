@@ -34,6 +34,8 @@ examples:
   resnets train folder.scratch --data photos/ --precision bf16  your own images, one subfolder a class
   resnets train folder.finetune --data photos/ --init-from torchvision:resnet50    from ImageNet's weights
   resnets train imagenet.resnet50 --data imagenet/ --workers 16                     Table 3: train/ and val/ inside
+  resnets train imagenet.resnet18 --data small/ --dataset.image-px 64 --dataset.resize-px 73 \
+      --augment.min-resize-px 73 --augment.max-resize-px 137 --steps 10000          the same at 64 pixels
   resnets train --from runs/lower-lr/config.json --run runs/again
   resnets train cifar10.resnet20 --print-config                 the resolved run as JSON, without training
   resnets train cifar10.resnet20 --fields                       every field that can be changed, with its default
@@ -91,7 +93,10 @@ def _parser() -> flags.Parser:
     )
     group.add_argument("--seed", type=int, metavar="N", help="seed of weights, order and augmentation")
     group.add_argument(
-        "--steps", type=int, metavar="N", help="shorten to N steps, with the schedule scaled to the same shape"
+        "--steps",
+        type=int,
+        metavar="N",
+        help="shorten to N steps; all that is counted in steps, given here or not, is scaled to the same shape",
     )
     group.add_argument("--quiet", action="store_true", help="show no progress")
     machine = flags.add_machine(parser)
@@ -157,7 +162,7 @@ def _print_result(trained: TrainedRun, as_json: bool) -> None:
         print(f"with the weights of step {metrics['best_step']:,}, the best of {steps:,} steps")
     if metrics["steps"] < metrics["full_steps"]:
         share = metrics["steps"] / metrics["full_steps"]
-        print(f"after {metrics['steps']:,} steps: {share:.1%} of the recipe's {metrics['full_steps']:,}")
+        print(f"after {metrics['steps']:,} steps: {100 * share:.3g} % of the recipe's {metrics['full_steps']:,}")
     skipped = len(metrics["skipped"]) + metrics["left_out_in_training"]
     if skipped:
         print(f"{skipped} images could not be read and are in no score; metrics.jsonl names them")

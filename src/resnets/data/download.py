@@ -45,11 +45,16 @@ class _TransientError(Exception):
     """A failure that may be gone at the next attempt."""
 
 
+class _OversizeError(Exception):
+    """An answer of more bytes than are expected at most."""
+
+
 def download(
     url: str,
     destination: Path,
     *,
     checksum: str,
+    limit_bytes: int | None = None,
     on_progress: Progress | None = None,
     authorization: str = "",
     attempts: int = 4,
@@ -59,12 +64,12 @@ def download(
     """Download `url` to `destination`, which appears only when it is complete and its checksum is right.
 
     What has arrived is kept in `destination` + ".part"; the next call, or the next attempt, asks for the rest.
-    `checksum` is as for `verify`. `authorization` is a header that the server of `url` alone is sent, not one that it
+    `checksum` is as for `verify`; None as `limit_bytes` sets no limit. `authorization` is a header that the server of `url` alone is sent, not one that it
     redirects to. After `attempts` in a row that bring no further byte it gives up; the waits between them double.
 
     Raises:
         DownloadError: the file cannot be had.
-        DataError: it cannot be written, or has another checksum (the part is then removed).
+        DataError: it cannot be written, or has more than `limit_bytes` or another checksum (the part is then removed).
     """
     _check_address(url)
     part = destination.with_name(destination.name + ".part")
@@ -74,15 +79,19 @@ def download(
             if file is None:
                 verify(destination, checksum, f"Move {destination} away to download it again.")
                 return destination
-            _fetch_all(
-                url,
-                file,
-                on_progress,
-                authorization=authorization,
-                attempts=attempts,
-                timeout_s=timeout_s,
-                wait_s=first_wait_s,
-            )
+            try:
+                _fetch_all(
+                    url,
+                    file,
+                    on_progress if limit_bytes is None else _stop_above(limit_bytes, url, on_progress),
+                    authorization=authorization,
+                    attempts=attempts,
+                    timeout_s=timeout_s,
+                    wait_s=first_wait_s,
+                )
+            except _OversizeError as error:
+                part.unlink()
+                raise DataError(f"{error} Nothing of it was kept.") from error
             os.fsync(file.fileno())
             try:
                 verify(part, checksum, f"What came from {url} was removed; run the command again.")
@@ -110,21 +119,19 @@ def read_url(
         DownloadError: there is no answer, or one of more than `limit_bytes`.
     """
     _check_address(url)
-
-    def stop_above_limit(done: int, _: int | None) -> None:
-        if done > limit_bytes:
-            raise DownloadError(f"{url} answers more than the {limit_bytes} bytes that are expected at most.")
-
     answer = io.BytesIO()
-    _fetch_all(
-        url,
-        answer,
-        stop_above_limit,
-        authorization=authorization,
-        attempts=attempts,
-        timeout_s=timeout_s,
-        wait_s=first_wait_s,
-    )
+    try:
+        _fetch_all(
+            url,
+            answer,
+            _stop_above(limit_bytes, url, None),
+            authorization=authorization,
+            attempts=attempts,
+            timeout_s=timeout_s,
+            wait_s=first_wait_s,
+        )
+    except _OversizeError as error:
+        raise DownloadError(str(error)) from error
     return answer.getvalue()
 
 
@@ -151,6 +158,68 @@ def verify(path: Path, checksum: str, advice: str) -> None:
             found = hashlib.file_digest(file, algorithm).hexdigest()
     if not found.startswith(expected.lower()):
         raise DataError(f"{path.name} has the {algorithm} checksum {found}; it should be {expected}. {advice}")
+
+
+def verify_once(path: Path, checksum: str, advice: str) -> None:
+    """Do what `verify` does, unless it was done for this checksum and the file has not been written since.
+
+    What was verified is noted in `path` + ".verified": the checksum, and the file's size and time of modification.
+
+    Raises:
+        DataError: the checksums differ.
+    """
+    state = _state(path, checksum)
+    with contextlib.suppress(OSError, ValueError):
+        if _marker(path).read_text(encoding="utf-8") == state:
+            return
+    verify(path, checksum, advice)
+    _note(path, state)
+
+
+def download_once(
+    url: str,
+    path: Path,
+    *,
+    checksum: str,
+    advice: str,
+    limit_bytes: int | None = None,
+    on_progress: Progress | None = None,
+    authorization: str = "",
+) -> None:
+    """Download `url` to `path` unless a file is there, which is then verified, once, whoever put it there.
+
+    Raises:
+        DownloadError: the file cannot be had.
+        DataError: it cannot be written, has more than `limit_bytes`, or has another checksum; for a file that was
+            there, the message ends with `advice`.
+    """
+    if path.is_file():
+        return verify_once(path, checksum, advice)
+    with contextlib.suppress(OSError):
+        _marker(path).unlink()
+    download(
+        url,
+        path,
+        checksum=checksum,
+        limit_bytes=limit_bytes,
+        on_progress=on_progress,
+        authorization=authorization,
+    )
+    _note(path, _state(path, checksum))
+
+
+def _marker(path: Path) -> Path:
+    return path.with_name(f"{path.name}.verified")
+
+
+def _state(path: Path, checksum: str) -> str:
+    status = path.stat()
+    return f"{checksum} {status.st_size} {status.st_mtime_ns}\n"
+
+
+def _note(path: Path, state: str) -> None:
+    with contextlib.suppress(OSError):  # in a folder that may not be written, files are verified each time
+        _marker(path).write_text(state, encoding="utf-8")
 
 
 def extract(archive: Path, destination: Path, *, max_bytes: int = 4 << 30) -> Path:
@@ -243,6 +312,16 @@ def _lock(file: io.BufferedWriter) -> None:
         # Some network file systems have no locks; there, two processes at once end in a wrong checksum.
         with contextlib.suppress(OSError):
             fcntl.flock(file, fcntl.LOCK_EX)
+
+
+def _stop_above(limit_bytes: int, url: str, on_progress: Progress | None) -> Progress:
+    def progress(done: int, total: int | None) -> None:
+        if max(done, total or 0) > limit_bytes:
+            raise _OversizeError(f"{url} answers more than the {limit_bytes} bytes that are expected at most.")
+        if on_progress is not None:
+            on_progress(done, total)
+
+    return progress
 
 
 def _check_address(url: str) -> None:

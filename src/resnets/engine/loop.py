@@ -198,9 +198,12 @@ def _check_finite(run: Run, state: TrainState, saved_step: int, *, weights: bool
         finite = all(bool(torch.isfinite(value).all().item()) for value in values)
     if run.ranks.any(not finite):
         kept = f"the checkpoint of step {saved_step} is intact" if saved_step else "no checkpoint was written yet"
+        frozen = run.spec.finetune.freeze_batch_norm == "yes"
+        also = ", or --finetune.freeze-batch-norm no, where the given weights have poor statistics" if frozen else ""
         raise TrainingError(
             f"The loss or a weight is not a finite number at step {state.step}; {kept}. A lower --optimizer.base-lr or a "
-            f"warm-up usually helps (the learning rate was {state.optimizer.param_groups[0]['lr']:g}); give it a new --run."
+            f"warm-up usually helps{also} (the learning rate was {state.optimizer.param_groups[0]['lr']:g}); give it a new "
+            "--run."
         )
 
 

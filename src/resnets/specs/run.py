@@ -146,7 +146,7 @@ class TrainSpec:
 def shorten(spec: TrainSpec, steps: int) -> TrainSpec:
     """Return `spec` with `steps` steps and everything that is counted in steps scaled to the same shape.
 
-    Milestones, warm-up steps and the interval of evaluations (down to 20 steps) scale with the length; `full_steps` stays, so
+    Milestones, warm-up steps, the steps in which only the last layer learns, and the interval of evaluations (down to 20 steps) scale with the length; `full_steps` stays, so
     that the run is marked as shortened wherever it is shown. In a run of few steps, milestones that fall on the
     same one are one.
 

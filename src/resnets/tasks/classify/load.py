@@ -51,6 +51,10 @@ def load_classifier(path: Path) -> StoredModel:
             f"There is no model at {path}; name a run directory (runs/…), a model folder, or weights to download: "
             f"{FORMS}."
         )
+    if path.is_file():
+        raise ModelError(
+            f"{path} is a file; a model is a folder. Where it holds weights, `resnets convert {path} models/NAME` makes one."
+        )
     directory = RunDirectory(path)
     if directory.is_finished:
         return load_model(directory.model)

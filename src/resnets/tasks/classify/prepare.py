@@ -19,7 +19,7 @@ from resnets.engine.device import use_channels_last, worker_processes
 from resnets.engine.progress import counting
 from resnets.models.build import build
 from resnets.specs.catalogue import model_name
-from resnets.specs.data import ImageFolder, Mix
+from resnets.specs.data import ImageFolder, Mix, ScaleCrop
 from resnets.specs.errors import SpecError
 from resnets.specs.finetune import GivenWeights
 from resnets.specs.optim import Plateau
@@ -246,6 +246,13 @@ def _fit_to_data(spec: TrainSpec, dataset: Dataset, world_size: int) -> tuple[Tr
     fields: dict[str, Any] = {"num_classes": len(dataset.classes), "in_channels": channels}
     spec = dataclasses.replace(spec, model=dataclasses.replace(spec.model, **fields))
     spec, notes = _fit_to_size(spec, len(dataset.splits["train"]), world_size)
+    augment = spec.augment
+    if isinstance(augment, ScaleCrop) and augment.min_resize_px > _LARGEST_ZOOM * side:
+        notes += (
+            f"Training crops of {side} pixels are cut from images of {augment.min_resize_px} and more: they see little of "
+            "each. --augment.min-resize-px, --augment.max-resize-px and --dataset.resize-px usually follow "
+            "--dataset.image-px (the paper: 256, 480 and 256 for 224).",
+        )
     images = spec.global_batch // (world_size * spec.accumulation)
     try:
         with torch.device("meta"):
@@ -266,6 +273,7 @@ def _input_shape(spec: TrainSpec, dataset: Dataset) -> tuple[int, int]:
     return spec.dataset.image_px, 1 if spec.dataset.color == "gray" else 3
 
 
+_LARGEST_ZOOM = 3
 SMALL_DATASET = 1_000
 """Training images below which `freeze_batch_norm="auto"` keeps the statistics of the given weights."""
 

@@ -267,7 +267,12 @@ def _opening_lines(parts: Parts, state: TrainState, resumed: bool, transferred: 
     compiled = ", compiled" if parts.machine.compile else ""
     yield f"{parts.ranks.device}, {spec.precision}, {layout}{compiled}{ranks}; run directory {parts.directory.path}"
     if spec.steps < spec.full_steps:
-        yield f"Shortened: {spec.steps:,} of the recipe's {spec.full_steps:,} steps, schedule scaled to the same shape"
+        yield (
+            f"Shortened: {spec.steps:,} of the recipe's {spec.full_steps:,} steps; all that is counted in steps is scaled "
+            "to the same shape"
+        )
+    if spec.finetune.head_steps:
+        yield f"The last layer alone learns in the first {spec.finetune.head_steps:,} steps"
     yield from dataset.notes
     yield from parts.notes
     if transferred is not None and parts.given is not None and isinstance(spec.init, GivenWeights):
