@@ -131,3 +131,9 @@ def test_logits_of_another_number_of_classes_are_refused():
 def test_a_state_of_another_number_of_classes_is_refused():
     with pytest.raises(ValueError, match="14 entries"):
         ClassificationMeter.from_state(["cat", "dog"], ClassificationMeter(names(3)).state())
+
+
+def test_classes_of_the_same_name_keep_their_own_errors():
+    meter = ClassificationMeter(("crane", "rose", "crane"))
+    meter.update(torch.eye(3)[[0, 1, 1]], torch.tensor([0, 1, 2]))
+    assert meter.result().per_class_errors == {"crane": 0.0, "rose": 0.0, "crane (2)": 100.0}

@@ -20,10 +20,10 @@ from resnets.engine.loop import EvaluationStopped
 from resnets.models.build import build
 from resnets.specs.catalogue import model_spec
 from resnets.specs.data import Cifar, Digits, ImageFolder
-from resnets.specs.errors import DataError, ModelError, UserError
+from resnets.specs.errors import DataError, ModelError, SpecError, UserError
 from resnets.specs.preprocess import Preprocess
 from resnets.specs.protocol import Center, Dense, TenCrop
-from resnets.tasks.classify.ensemble import check_held_out, shares
+from resnets.tasks.classify.ensemble import check_held_out, columns_of, shares
 from resnets.tasks.classify.evaluate import evaluate_model
 from resnets.tasks.classify.score import scored_batches
 from resnets.tasks.classify.testing import named_protocols
@@ -477,7 +477,7 @@ def test_the_command_takes_protocols_and_their_settings(folder, models, tmp_path
     for words in (
         "ensemble of 2",
         "top-1 error",
-        "dense: shorter sides 224, 288, global form, not mirrored",
+        "dense: shorter sides 224, 288 for a crop of 224, scaled with it; global form, not mirrored",
         "0.750, 0.250",
         "scores.npz",
     ):
@@ -509,3 +509,18 @@ def test_flags_that_cannot_be_used_are_explained(folder, models, capsys, flags, 
     captured = capsys.readouterr()
     assert words in captured.err
     assert captured.out == ""
+
+
+def test_models_whose_classes_cannot_be_told_apart_are_refused():
+    names = ("a", "crane", "crane")
+    stored = stored_model(classes=names)
+    other = dataclasses.replace(stored, classes=("crane", "a", "crane"))
+    with pytest.raises(ModelError, match="names more than one"):
+        columns_of(names, other, "first")
+    assert columns_of(names, dataclasses.replace(stored, classes=names), "first") == [0, 1, 2]
+
+
+@pytest.mark.parametrize("scales", [(), (0,), (224, 224), (100_000,)])
+def test_scales_that_no_image_has_are_refused(scales):
+    with pytest.raises(SpecError, match="--scales"):
+        Dense(scales_px=scales)

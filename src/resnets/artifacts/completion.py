@@ -66,7 +66,7 @@ def complete(foreign: Foreign, hints: Hints) -> Foreign:
         if hints.mean is None:
             missing.append("--mean r,g,b" if channels == 3 else "--mean GRAY")
         if hints.std is None:
-            missing.append("--std r,g,b (both for pixels in 0..255; or --mean-image FILE)")
+            missing.append("--std r,g,b (for pixels in 0..255; or --mean-image FILE in the place of mean and std)")
     if classes is None:
         missing.append(f"--class-names FILE ({outputs} names in the order of the outputs, one a line)")
     if missing:
@@ -197,6 +197,17 @@ def _check_statistics(hints: Hints) -> None:
     mean = hints.mean
     if hints.mean_image is not None:
         mean = tuple(float(value) for value in hints.mean_image.mean(axis=(0, 1)))
+        if max(map(abs, mean)) <= 1 and any(mean):
+            raise SpecError(
+                f"--mean-image has values for pixels in 0..1 (mean {_written(mean)}); multiply them by 255."
+            )
+    if mean is not None and not 0 <= min(mean) <= max(mean) <= 255:
+        raise SpecError(
+            f"{'--mean-image' if hints.mean is None else '--mean'} is {_written(mean)}; pixels are in 0..255."
+        )
+    for name, size in (("--resize", hints.resize_px), ("--crop", hints.crop_px)):
+        if size is not None and size < 1:
+            raise SpecError(f"{name} is {size}; it is at least 1 pixel.")
     if mean is None or len(mean) != 3:
         return
     for usual in _USUAL_MEANS:

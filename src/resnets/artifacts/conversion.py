@@ -203,6 +203,22 @@ def _dialect(tensors: Mapping[str, Tensor]) -> str:
     return "cifar" if stem is not None and stem.ndim == 4 and stem.shape[-1] == 3 else "torchvision"
 
 
+_OTHER_SUFFIXES = (
+    ".onnx",
+    ".h5",
+    ".keras",
+    ".pb",
+    ".tflite",
+    ".npz",
+    ".npy",
+    ".pkl",
+    ".prototxt",
+    ".json",
+    ".zip",
+    ".tar",
+)
+
+
 def _target(destination: Path, to: str | None) -> str:
     if to is None:
         to = "torchvision" if destination.suffix in torchvision.SUFFIXES else OURS
@@ -212,8 +228,11 @@ def _target(destination: Path, to: str | None) -> str:
     suffixes = () if to == OURS else FORMATS[to].suffixes
     if suffixes and destination.suffix not in suffixes:
         raise UserError(f"--to {to} writes a file; end {destination} in {' or '.join(suffixes)}.")
-    if not suffixes and destination.suffix in (*SUFFIXES, ".caffemodel"):
-        raise UserError(f"--to {to} writes a folder; {destination} is named like a file.")
+    if not suffixes and destination.suffix in (*SUFFIXES, ".caffemodel", *_OTHER_SUFFIXES):
+        raise UserError(
+            f"--to {to} writes a folder, and {destination} is named like a file; --to is one of "
+            f"{', '.join([OURS, *FORMATS])}."
+        )
     return to
 
 

@@ -248,8 +248,8 @@ def _class_table(classes: Sequence[str], protocols: Sequence[dict[str, Any]]) ->
     from rich.table import Table
 
     last = protocols[-1]
-    counts = {name: sum(row) for name, row in zip(classes, last["confusion"], strict=True)}
     errors = last["per_class_errors"]
+    counts = {name: sum(row) for name, row in zip(errors, last["confusion"], strict=True)}
     tested = sorted((name for name in errors if errors[name] is not None), key=lambda name: -errors[name])
     table = Table(box=None, pad_edge=False)
     table.add_column("class")

@@ -206,6 +206,7 @@ def download_once(
         authorization=authorization,
     )
     _note(path, _state(path, checksum))
+    return None
 
 
 def _marker(path: Path) -> Path:

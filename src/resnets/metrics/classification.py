@@ -33,6 +33,20 @@ def top_k_hits(logits: Float[Tensor, "n c"], labels: Int64[Tensor, " n"], k: int
     return (ahead.sum(1) < k) & ~logits.isnan().any(1)
 
 
+def distinct(names: Sequence[str]) -> list[str]:
+    """Return the names with a number after those that were there before; ImageNet has two cranes.
+
+    >>> distinct(["crane", "rose", "crane"])
+    ['crane', 'rose', 'crane (2)']
+    """
+    counts = dict.fromkeys(names, 0)
+    results = []
+    for name in names:
+        counts[name] += 1
+        results.append(name if counts[name] == 1 else f"{name} ({counts[name]})")
+    return results
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClassificationResult:
     """What a classifier scored on a set of images."""
@@ -46,7 +60,8 @@ class ClassificationResult:
     top5_error: float | None
     """Percentage of images whose label is not among the five highest scores; None with five classes or fewer."""
     per_class_errors: dict[str, float | None]
-    """Top-1 error among the images of each class; None for a class without images."""
+    """Top-1 error among the images of each class, in their order; None for a class without images. Of classes with
+    the same name, the second is called `name (2)`."""
     confusion: tuple[tuple[int, ...], ...]
     """Images by true class (row) and predicted class (column)."""
     without_prediction: int
@@ -119,7 +134,7 @@ class ClassificationMeter:
         images = int(cells.sum())
         if images == 0:
             raise DataError("No image was scored: the split has none that can be read.")
-        per_class = zip(self.classes, cells.diagonal().tolist(), cells.sum(1).tolist(), strict=True)
+        per_class = zip(distinct(self.classes), cells.diagonal().tolist(), cells.sum(1).tolist(), strict=True)
         return ClassificationResult(
             images=images,
             loss=float(self._loss) / images,

@@ -7,6 +7,9 @@ from typing import Literal
 
 from resnets.specs.errors import SpecError
 
+LARGEST_SCALE_PX = 4_096
+"""Largest shorter side: an image of this size takes gigabytes in the first layers of a net."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Center:
@@ -34,8 +37,12 @@ class Dense:
 
     def __post_init__(self) -> None:
         """Refuse scales that no image has."""
-        if not self.scales_px or min(self.scales_px) < 1 or len(set(self.scales_px)) != len(self.scales_px):
-            raise SpecError(f"The scales {self.scales_px} cannot be used; give different sizes of 1 pixel or more.")
+        sizes = self.scales_px
+        if not sizes or min(sizes) < 1 or max(sizes) > LARGEST_SCALE_PX or len(set(sizes)) != len(sizes):
+            raise SpecError(
+                f"--scales is {', '.join(map(str, sizes)) or 'empty'}; give different sizes of 1 to {LARGEST_SCALE_PX} "
+                "pixels, such as 224,256,384."
+            )
 
 
 ProtocolSpec = Center | TenCrop | Dense

@@ -164,6 +164,12 @@ def columns_of(classes: tuple[str, ...], other: StoredModel, name: str) -> list[
     if other.classes == classes:
         return list(range(len(classes)))
     places = {label: place for place, label in enumerate(other.classes)}
+    repeated = sorted({label for label in classes if classes.count(label) > 1})
+    if repeated and sorted(classes) == sorted(other.classes):
+        raise ModelError(
+            f"{name} and {other.name} have their classes in different orders, and {', '.join(map(repr, repeated[:3]))} "
+            "names more than one, so that they cannot be matched by name."
+        )
     ours = [label for label in classes if label not in places]
     theirs = sorted(set(other.classes) - set(classes))
     if ours or theirs or len(other.classes) != len(classes):

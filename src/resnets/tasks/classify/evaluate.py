@@ -117,6 +117,12 @@ def align_classes(dataset: Dataset, stored: StoredModel) -> Dataset:
     if _are_imagenet_ids(dataset.classes) and _are_imagenet_names(stored.classes):
         note = f"The folders are WordNet ids: ImageNet's 1,000 classes, in the order in which {stored.name} has them."
         return replace(dataset, classes=stored.classes, notes=(*dataset.notes, note))
+    repeated = [name for name in dataset.classes if stored.classes.count(name) > 1]
+    if repeated:
+        raise ModelError(
+            f"{stored.name} has more than one class called {', '.join(map(repr, repeated[:3]))}, so that the images of "
+            f"{dataset.name} cannot be matched with its classes by name."
+        )
     unknown = [name for name in dataset.classes if name not in stored.classes]
     if unknown:
         raise ModelError(

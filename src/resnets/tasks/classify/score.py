@@ -21,6 +21,7 @@ from resnets.data.batches import evaluation_batches
 from resnets.data.preprocess import Preprocessor
 from resnets.data.splits import FileSplit
 from resnets.data.view_loader import view_batches
+from resnets.data.views import shorter_sides
 from resnets.engine.loop import EvaluationStopped
 from resnets.engine.step import autocast
 from resnets.specs.errors import ModelError, UserError
@@ -184,6 +185,7 @@ class _ViewScorer:
             # A crop's mean image has no place in an image of another size, so no size gets it.
             self._preprocessor = with_mean_of_channels(preprocessor)
             score_map = cast("_ScoreMap", model.score_map)
+            _check_smallest(score_map, preprocessor, protocol, device)
             window = _window(score_map, preprocessor, device) if protocol.form == "window" else None
             self._logits = lambda images: score_map(images, window)
         else:
@@ -232,6 +234,24 @@ def with_mean_of_channels(preprocessor: Preprocessor) -> Preprocessor:
         return preprocessor
     mean = preprocessor.mean_image.mean(axis=(0, 1), dtype=np.float64)
     return Preprocessor(dataclasses.replace(preprocessor.spec, mean_image=False, mean=tuple(mean.tolist())))
+
+
+def _check_smallest(score_map: _ScoreMap, preprocessor: Preprocessor, protocol: Dense, device: torch.device) -> None:
+    """Refuse a scale at which nothing is left of an image in the net's last map.
+
+    Raises:
+        UserError: naming the size.
+    """
+    spec = preprocessor.spec
+    side = min(shorter_sides(protocol, spec.crop_px))
+    try:
+        with torch.inference_mode():
+            score_map(torch.zeros(1, spec.channels, side, side, device=device), None)
+    except RuntimeError as error:
+        raise UserError(
+            f"--scales: {min(protocol.scales_px)} for crops of 224 is {side} pixels for this model's crops of "
+            f"{spec.crop_px}, too few for the net ({error}). Give larger scales."
+        ) from error
 
 
 def _window(score_map: _ScoreMap, preprocessor: Preprocessor, device: torch.device) -> int:
