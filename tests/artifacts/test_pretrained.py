@@ -22,6 +22,7 @@ from resnets.artifacts.model_folder import save_model
 from resnets.artifacts.pretrained import TORCHVISION, is_source, open_source
 from resnets.cli.main import main
 from resnets.data.preprocess import Preprocessor
+from resnets.models.interop.foreign import Hints
 from resnets.specs.catalogue import model_spec
 from resnets.specs.errors import DataError, ModelError, UserError
 from resnets.tasks.classify.load import load_source
@@ -267,6 +268,13 @@ def test_a_licence_is_one_printable_line(hub):
         "hf-hub:owner/name@../../x",
         "hf-hub:owner/name@.",
         "hf-hub:owner/name?x=1",
+        "hf-hub:owner/name@" + "é" * 150,
+        "hf-hub:owner/name@" + "/" * 150,
+        "hf-hub:owner/name@" + "x" * 201,
+        "hf-hub:owner/name@a\x1b[2J",
+        "hf-hub:owner/name@a\0b",
+        "hf-hub:owner/name@main\n",
+        "hf-hub:öwner/name",
         "hf-hub:https://example.org/x",
         "timm:",
         "timm:owner/name",
@@ -305,10 +313,17 @@ def test_an_endpoint_that_is_no_address_is_refused(hub, monkeypatch):
             open_source("hf-hub:owner/small")
 
 
-def test_a_net_in_the_layout_of_another_program_is_converted_once(hub, tmp_path, monkeypatch, small_net):
+@pytest.fixture
+def transformers_net(hub, tmp_path, small_net):
+    """The net of timm/name.tag, which is in the layout of transformers."""
     stored = small_net("resnet18-v1.5", blocks=(1, 1, 1, 1), widths=(4, 8, 16, 32))
     convert(stored, tmp_path / "converted", to="huggingface")
     hub.models["timm/name.tag"] = {file.name: file.read_bytes() for file in (tmp_path / "converted").iterdir()}
+    return stored
+
+
+def test_a_net_in_the_layout_of_another_program_is_converted_once(transformers_net, hub, monkeypatch):
+    stored = transformers_net
     first = open_source("timm:name.tag")
     assert torch.equal(logits(first.model), logits(stored.model))
     assert (first.classes, first.spec) == (stored.classes, stored.spec)
@@ -334,9 +349,162 @@ def test_class_names_of_imagenet_are_taken_where_the_tag_says_so():
         {"num_classes": 1000, "pretrained_cfg": {"tag": "a1_in1k", "label_names": ["x"]}},
         {"num_classes": 1000, "label_names": ["x"], "pretrained_cfg": {"tag": "a1_in1k"}},
         {"num_classes": 1000, "pretrained_cfg": "in1k"},
+        {"num_classes": 1000, "pretrained_cfg": "label_names in1k"},
+        {"num_classes": 1000, "pretrained_cfg": 5},
+        {"num_classes": 1000, "pretrained_cfg": True},
+        {"num_classes": 1000, "pretrained_cfg": ["label_names"]},
+        {"num_classes": 1000, "pretrained_cfg": None},
         {"num_classes": 1000},
     ):
         assert pretrained._imagenet_classes(config) is None
+
+
+@pytest.mark.parametrize("inner", [5, True, "label_names", [], None])
+def test_a_configuration_of_another_form_is_refused_and_not_stumbled_over(timm_net, hub, inner):
+    files = hub.models["timm/name.tag"]
+    config = json.loads(files["config.json"]) | {"pretrained_cfg": inner}
+    config.pop("label_names", None)
+    files["config.json"] = json.dumps(config).encode()
+    with pytest.raises(ModelError, match="pretrained_cfg"):
+        open_source("timm:name.tag")
+
+
+def test_a_net_without_class_names_is_sent_to_convert_whose_folder_can_then_be_given(timm_net, hub, tmp_path):
+    files = hub.models["timm/name.tag"]
+    config = json.loads(files["config.json"])
+    config.pop("label_names", None)
+    config["pretrained_cfg"].pop("label_names", None)
+    files["config.json"] = json.dumps(config).encode()
+    with pytest.raises(ModelError, match=r"resnets convert .* FOLDER` with --class-names FILE \(3 names") as caught:
+        open_source("timm:name.tag")
+    assert "\n" not in str(caught.value)
+    folder = tmp_path / "cache" / "hub" / "timm" / "name.tag" / "main"
+    assert f"resnets convert {folder} FOLDER" in str(caught.value)
+    convert(folder, tmp_path / "named", Hints(classes=("blue", "green", "red")))
+    assert torch.equal(logits(load_source(str(tmp_path / "named")).model), logits(timm_net.model))
+
+
+def interrupted(hub):
+    """Break the first download off, and return the folder where the rest is to be put."""
+    hub.break_after = [1000, 0, 0, 0, 0]
+    with pytest.raises(ModelError, match="Without network") as caught:
+        open_source("hf-hub:owner/small")
+    assert f"{hub.url}/owner/small/tree/{hub.commit}" in str(caught.value)
+    hub.requests.clear()
+    return pretrained.weights_cache() / "hub" / "owner" / "small" / "main"
+
+
+def test_files_put_beside_the_record_of_a_broken_download_are_verified_before_their_origin_is_stated(hub, small_net):
+    folder = interrupted(hub)
+    save_model(folder.with_name("other"), small_net(seed=1))
+    other = folder.with_name("other") / "model.safetensors"
+    (folder / "model.safetensors").write_bytes(other.read_bytes())
+    with pytest.raises(DataError, match=rf"sha256 checksum.*{hub.commit[:12]}.*remove .*source\.json"):
+        open_source("hf-hub:owner/small")
+    (folder / "model.safetensors").write_bytes(hub.models["owner/small"]["model.safetensors"])
+    assert hub.commit[:12] in open_source("hf-hub:owner/small").licence
+    (folder / "model.safetensors").write_bytes(other.read_bytes())
+    with pytest.raises(DataError, match="sha256 checksum"):
+        open_source("hf-hub:owner/small")
+    (folder / "source.json").unlink()
+    stored = open_source("hf-hub:owner/small")
+    assert torch.equal(logits(stored.model), logits(small_net(seed=1).model))
+    assert stored.licence == ""
+    assert hub.requests == []
+
+
+def test_a_file_that_the_record_does_not_have_is_refused(hub):
+    open_source("hf-hub:owner/small")
+    folder = pretrained.weights_cache() / "hub" / "owner" / "small" / "main"
+    (folder / "preprocessor_config.json").write_text("{}")
+    with pytest.raises(DataError, match=r"preprocessor_config\.json is none of the files"):
+        open_source("hf-hub:owner/small")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"checksums": {}},
+        {"checksums": {"config.json": "sha256:1", "model.safetensors": "sha256:2"}},
+        {"checksums": {"config.json": "none:" + "0" * 64, "model.safetensors": "sha256:" + "0" * 64}},
+        {"sizes": {}},
+        {"sizes": {"config.json": "1", "model.safetensors": True}},
+        {"commit": "main"},
+        {"licence": None},
+        {"more": 1},
+    ],
+)
+def test_a_record_that_is_garbled_vouches_for_nothing(hub, change):
+    open_source("hf-hub:owner/small")
+    record = pretrained.weights_cache() / "hub" / "owner" / "small" / "main" / "source.json"
+    record.write_text(json.dumps(json.loads(record.read_text()) | change))
+    assert open_source("hf-hub:owner/small").licence == ""
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+def test_a_conversion_is_not_that_of_other_files_or_of_another_origin(
+    transformers_net, hub, tmp_path, small_net, recorded
+):
+    folder = tmp_path / "cache" / "hub" / "timm" / "name.tag" / "main"
+    first = open_source("timm:name.tag")
+    assert hub.commit[:12] in first.licence
+    if not recorded:
+        (folder / "source.json").unlink()
+        by_hand = open_source("timm:name.tag")
+        assert torch.equal(logits(by_hand.model), logits(first.model))
+        assert hub.commit[:12] not in by_hand.licence
+    other = small_net("resnet18-v1.5", blocks=(1, 1, 1, 1), widths=(4, 8, 16, 32), seed=1)
+    convert(other, tmp_path / "other", to="huggingface")
+    (folder / "model.safetensors").write_bytes((tmp_path / "other" / "model.safetensors").read_bytes())
+    if recorded:
+        with pytest.raises(DataError, match="sha256 checksum"):
+            open_source("timm:name.tag")
+    else:
+        assert torch.equal(logits(open_source("timm:name.tag").model), logits(other.model))
+
+
+@pytest.mark.parametrize("size", [None, -1, 0, True, "5", 1.5, (8 << 30) + 1])
+def test_a_size_that_no_weights_have_is_refused_unread(hub, size):
+    def change(answer):
+        for entry in answer["siblings"]:
+            if "lfs" in entry:
+                entry["lfs"]["size"] = size
+        return answer
+
+    hub.change_answer = change
+    with pytest.raises(ModelError, match="size of model"):
+        open_source("hf-hub:owner/small")
+    assert [request[0].rpartition("/")[2] for request in hub.requests] == ["main"]
+
+
+def test_weights_of_more_bytes_than_the_hub_states_are_broken_off(hub, tmp_path):
+    def understate(answer):
+        for entry in answer["siblings"]:
+            if "lfs" in entry:
+                entry["lfs"]["size"] -= 1
+        return answer
+
+    hub.change_answer = understate
+    with pytest.raises(DataError, match="more than the"):
+        open_source("hf-hub:owner/small")
+    assert not list((tmp_path / "cache").rglob("model.safetensors*"))
+
+
+def test_a_configuration_of_any_size_is_not_downloaded(hub, tmp_path, monkeypatch):
+    monkeypatch.setattr("resnets.artifacts.hub._JSON_BYTES", 5000)
+    hub.models["owner/small"]["config.json"] += b" " * 10_000
+    with pytest.raises(DataError, match="more than the 5000 bytes"):
+        open_source("hf-hub:owner/small")
+    assert not list((tmp_path / "cache").rglob("config.json*"))
+
+
+@pytest.fixture
+def timm_net(hub, tmp_path, small_net):
+    """The net of timm/name.tag, which is in the layout of timm."""
+    stored = small_net("resnet18-v1.5")
+    convert(stored, tmp_path / "for-timm", to="timm")
+    hub.models["timm/name.tag"] = {file.name: file.read_bytes() for file in (tmp_path / "for-timm").iterdir()}
+    return stored
 
 
 @pytest.fixture
@@ -373,7 +541,6 @@ def test_torchvisions_weights_give_torchvisions_logits(torchvision_file, hub, tm
     assert torch.equal(open_source("torchvision:resnet18").model.fc.weight, net.fc.weight)
     assert len(hub.requests) == before
     path = tmp_path / "cache" / "torchvision" / name
-    path.with_name(f"{name}.verified").unlink()
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(DataError, match="checksum"):
         open_source("torchvision:resnet18")
@@ -390,10 +557,23 @@ def test_torchvisions_weights_that_cannot_be_had_are_asked_for(torchvision_file,
     assert f"begins with {name[9:17]}" in str(caught.value)
     path.write_bytes(content)
     assert open_source("torchvision:resnet18").name == "resnet18-v1.5"
-    path.with_name(f"{name}.verified").unlink()
+    path.unlink()
     path.write_bytes(pickle.dumps(types.SimpleNamespace))
     with pytest.raises(DataError, match="checksum"):
         open_source("torchvision:resnet18")
+    assert path.is_file()
+
+
+def test_a_verified_file_is_not_read_again_for_its_checksum(torchvision_file, hub, monkeypatch):
+    open_source("torchvision:resnet18")
+    open_source("hf-hub:owner/small")
+
+    def refuse(*_):
+        raise AssertionError("verified again")
+
+    monkeypatch.setattr("resnets.data.download.verify", refuse)
+    open_source("torchvision:resnet18")
+    open_source("hf-hub:owner/small")
 
 
 def test_every_entry_of_torchvision_has_what_is_taken_from_it():

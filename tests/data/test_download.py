@@ -4,6 +4,7 @@ import functools
 import hashlib
 import http.server
 import io
+import os
 import tarfile
 import threading
 from pathlib import Path
@@ -12,7 +13,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from resnets.data.download import DownloadError, StderrProgress, download, extract, read_url, verify
+from resnets.data.download import (
+    DownloadError,
+    StderrProgress,
+    download,
+    download_once,
+    extract,
+    read_url,
+    verify,
+    verify_once,
+)
 from resnets.specs.errors import DataError
 
 CONTENT = bytes(range(256)) * 4_000
@@ -303,6 +313,66 @@ def test_a_checksum_can_be_gits_or_the_first_digits(tmp_path):
     for too_short in ("sha256:", "sha256:5891b5", ""):
         with pytest.raises(ValueError, match="no checksum"):
             verify(path, too_short, "")
+
+
+@pytest.mark.parametrize("part", [b"", CONTENT[:600_000]])
+def test_a_download_above_its_limit_is_broken_off_and_leaves_nothing(server, tmp_path, part):
+    if part:
+        (tmp_path / "file.part").write_bytes(part)
+    seen = []
+    for limit in (5_000, len(CONTENT) - 1):
+        with pytest.raises(DataError, match=f"more than the {limit} bytes") as caught:
+            _download(
+                server.url,
+                tmp_path / "file",
+                checksum=CHECKSUM,
+                limit_bytes=limit,
+                on_progress=lambda *state: seen.append(state),
+            )
+        assert not isinstance(caught.value, DownloadError)
+        assert list(tmp_path.iterdir()) == []
+    assert seen == []
+    limited = functools.partial(_download, checksum=CHECKSUM, limit_bytes=len(CONTENT))
+    assert limited(server.url, tmp_path / "file", on_progress=lambda *s: seen.append(s)).read_bytes() == CONTENT
+    assert seen[-1] == (len(CONTENT), len(CONTENT))
+
+
+def test_a_file_is_verified_once_and_again_when_it_is_written_or_expected_to_be_another(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"hello\n")
+    verify_once(path, "sha256:5891b5b5", "")
+    with pytest.raises(DataError, match=r"Do this\."):
+        verify_once(path, "sha256:5891b5b4", "Do this.")
+    status = path.stat()
+    path.write_bytes(b"jello\n")
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    verify_once(path, "sha256:5891b5b5", "")  # of the same size and time: taken for the same file
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
+    for _ in range(2):
+        with pytest.raises(DataError, match=r"Do this\."):
+            verify_once(path, "sha256:5891b5b5", "Do this.")
+    (tmp_path / "file.verified").write_bytes(b"\xff")
+    with pytest.raises(DataError, match=r"Do this\."):
+        verify_once(path, "sha256:5891b5b5", "Do this.")
+    with pytest.raises(DataError, match="cannot be read"):
+        verify_once(tmp_path / "missing", "sha256:5891b5b5", "Do this.")
+
+
+def test_a_download_is_not_verified_a_second_time_and_another_file_in_its_place_is(server, tmp_path, monkeypatch):
+    path, arguments = tmp_path / "file", {"checksum": CHECKSUM, "advice": "Remove it."}
+    path.with_name("file.verified").write_text("")  # says nothing about this file
+    download_once(server.url, path, **arguments)
+    with monkeypatch.context() as patch:
+        patch.setattr("resnets.data.download.verify", None)
+        download_once(server.url, path, **arguments)
+    path.unlink()
+    path.write_bytes(b"evil")
+    with pytest.raises(DataError, match=r"checksum.*Remove it\."):
+        download_once(server.url, path, **arguments)
+    path.unlink()
+    download_once(server.url, path, **arguments)
+    assert path.read_bytes() == CONTENT
+    assert len(server.requested) == 2
 
 
 def test_a_short_answer_is_read_whole_and_a_long_one_refused(server):

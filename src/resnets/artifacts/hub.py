@@ -77,8 +77,7 @@ class Snapshot:
         if self.model is not None:
             stated = asdict(self.model)
         else:
-            files = [self.folder / file for file in _FILES if (self.folder / file).is_file()]
-            stated = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+            stated = {file: _sha256(self.folder / file) for file in _FILES if (self.folder / file).is_file()}
         return hashlib.sha256(json.dumps(stated, sort_keys=True).encode()).hexdigest()
 
 
@@ -101,7 +100,9 @@ def fetch_snapshot(name: str, cache: Path, *, on_progress: Progress | None = Non
     match = _ID.fullmatch(name)
     quoted = urllib.parse.quote((match and match[3]) or "main", safe="")
     if match is None or ".." in name or quoted.startswith(".") or len(quoted) > _FOLDER_CHARACTERS:
-        raise ModelError(f"hf-hub:{name} names no model; the form is hf-hub:OWNER/NAME or hf-hub:OWNER/NAME@REVISION.")
+        raise ModelError(
+            f"hf-hub:{printable(name)} names no model; the form is hf-hub:OWNER/NAME or hf-hub:OWNER/NAME@REVISION."
+        )
     owner, repository, revision = match[1], match[2], match[3] or "main"
     folder = cache / "hub" / owner / repository / quoted
     model = _read_record(folder / RECORD)
@@ -212,6 +213,14 @@ def _licence(card: dict[str, Any], tags: list[Any]) -> str:
 def printable(text: str) -> str:
     """Return one line of at most 300 characters, without those that could steer a terminal."""
     return "".join(letter for letter in text if letter.isprintable())[:300]
+
+
+def _sha256(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
 
 
 def _is_digest(value: object, digits: int) -> bool:

@@ -166,13 +166,16 @@ def verify_once(path: Path, checksum: str, advice: str) -> None:
     What was verified is noted in `path` + ".verified": the checksum, and the file's size and time of modification.
 
     Raises:
-        DataError: the checksums differ.
+        DataError: the checksums differ, or the file cannot be read.
     """
-    state = _state(path, checksum)
-    with contextlib.suppress(OSError, ValueError):
-        if _marker(path).read_text(encoding="utf-8") == state:
-            return
-    verify(path, checksum, advice)
+    try:
+        state = _state(path, checksum)
+        with contextlib.suppress(OSError, ValueError):
+            if _marker(path).read_text(encoding="utf-8") == state:
+                return
+        verify(path, checksum, advice)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
     _note(path, state)
 
 
@@ -194,7 +197,8 @@ def download_once(
             there, the message ends with `advice`.
     """
     if path.is_file():
-        return verify_once(path, checksum, advice)
+        verify_once(path, checksum, advice)
+        return
     with contextlib.suppress(OSError):
         _marker(path).unlink()
     download(
@@ -206,7 +210,6 @@ def download_once(
         authorization=authorization,
     )
     _note(path, _state(path, checksum))
-    return None
 
 
 def _marker(path: Path) -> Path:
