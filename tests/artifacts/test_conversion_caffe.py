@@ -88,3 +88,12 @@ def test_nothing_stays_of_a_net_that_caffe_cannot_express(stored, tmp_path):
     with pytest.raises(ModelError, match="option A"):
         convert(load_model(tmp_path / "ours"), tmp_path / "caffe", to="caffe")
     assert [file.name for file in tmp_path.iterdir()] == ["ours"]
+
+
+def test_the_mean_image_beside_an_rgb_net_keeps_its_order(stored, tmp_path):
+    convert(stored, tmp_path / "caffe", to="caffe")
+    as_bgr = import_foreign(tmp_path / "caffe", Hints(classes=NAMES))
+    as_rgb = import_foreign(tmp_path / "caffe", Hints(classes=NAMES, color="rgb"))
+    # The same bytes, read in the order that the net is said to take.
+    assert np.array_equal(as_rgb.preprocessor.mean_image, as_bgr.preprocessor.mean_image[:, :, ::-1])
+    assert torch.equal(as_rgb.model.conv1.weight, as_bgr.model.conv1.weight.flip(1))

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from resnets.models.blocks import BasicBlock
 from resnets.models.build import build
 from resnets.models.fold import fold_batch_norm
 from resnets.models.resnet import ResNet
@@ -125,6 +126,21 @@ def test_folding_batch_norm_changes_no_logit_and_leaves_the_net_alone(name):
     assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
     for key, value in net.state_dict().items():
         assert torch.equal(value, before[key])
+
+
+class _NormLast(BasicBlock):
+    def forward(self, x):
+        out = self.bn2(self.conv2(self.bn1(torch.relu(self.conv1(x)))))
+        return torch.relu(out + self.downsample(x))
+
+
+@torch.no_grad()
+def test_of_blocks_that_order_their_layers_otherwise_nothing_is_folded():
+    torch.manual_seed(0)
+    net = ResNet(model_spec("cifar-resnet8"), _NormLast).double()
+    net(torch.randn(8, 3, 32, 32, dtype=torch.float64))
+    x = torch.randn(2, 3, 32, 32, dtype=torch.float64)
+    torch.testing.assert_close(fold_batch_norm(net.eval())(x), net(x))
 
 
 def test_folding_keeps_the_memory_layout_and_returns_other_nets_as_they_are():

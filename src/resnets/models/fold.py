@@ -6,9 +6,11 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from resnets.models.blocks import BasicBlock, Bottleneck
-from resnets.models.highway import HighwayBlock
+from resnets.models.highway import HighwayBlock, HighwayNet
 from resnets.models.resnet import ResNet
 
+_KNOWN = (ResNet, HighwayNet, BasicBlock, Bottleneck, HighwayBlock)
+"""Exactly these: a subclass may apply the same layers in another order."""
 _PAIRS = (("conv1", "bn1"), ("conv2", "bn2"), ("conv3", "bn3"))
 _SHORTCUT_PAIR = ("0", "1")
 
@@ -23,7 +25,7 @@ def fold_batch_norm(model: nn.Module) -> nn.Module:
         return model
     folded = copy.deepcopy(model).eval()
     for module in list(folded.modules()):
-        if isinstance(module, ResNet | BasicBlock | Bottleneck | HighwayBlock):
+        if type(module) in _KNOWN:
             for convolution, norm in _PAIRS:
                 _fold(module, convolution, norm)
             shortcut = getattr(module, "downsample", None)

@@ -133,6 +133,7 @@ def test_the_licence_of_the_model_card_counts_where_the_config_has_none(folder):
         ({"std": [0, 0.1, 0.1]}, "std"),
         ({"mean": ["a", "b", "c"]}, "mean"),
         ({"label_names": "abc"}, "label_names"),
+        ({"model_args": {"global_pool": "max"}}, "global_pool"),
     ],
 )
 def test_a_config_that_cannot_be_kept_is_refused(folder, change, words):

@@ -165,7 +165,7 @@ def _state_dicts(values: Any, path: Path, key: str = "", depth: int = 0) -> Iter
 
 def _without_prefixes(values: dict[str, Tensor]) -> dict[str, Tensor]:
     values = {name: value for name, value in values.items() if name != "n_averaged"}  # of torch's averaged models
-    while shared := [prefix for prefix in PREFIXES if all(name.startswith(prefix) for name in values)]:
+    while values and (shared := [prefix for prefix in PREFIXES if all(name.startswith(prefix) for name in values)]):
         values = {name.removeprefix(shared[0]): value for name, value in values.items()}
     return values
 

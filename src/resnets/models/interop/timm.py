@@ -40,7 +40,8 @@ if TYPE_CHECKING:
 ARCHITECTURES = tuple(f"resnet{depth}" for depth in IMAGENET_STAGES)
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin", "pytorch_model.pth", "model.pth")
 _HARMLESS = {"num_classes", "in_chans", "global_pool", "drop_rate", "drop_path_rate"}
-"""Arguments of timm's nets that do not change what one computes, or that its weights repeat."""
+"""Arguments of timm's nets that do not change what one computes in testing, that its weights repeat, or (the pooling)
+whose value is checked."""
 
 
 def read(path: Path, hints: Hints) -> Foreign:
@@ -87,7 +88,7 @@ def read_config(config: dict[str, Any], where: str) -> tuple[str, Preprocess | N
             f"{where}: architecture is {shown(architecture)}; only {', '.join(ARCHITECTURES)} can be converted."
         )
     arguments = config.get("model_args", {})
-    if not isinstance(arguments, dict) or set(arguments) - _HARMLESS:
+    if not isinstance(arguments, dict) or set(arguments) - _HARMLESS or arguments.get("global_pool", "avg") != "avg":
         raise ModelError(
             f"{where}: model_args is {shown(arguments)}, which changes timm's {architecture} into another net."
         )

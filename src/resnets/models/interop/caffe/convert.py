@@ -118,7 +118,8 @@ def _read_graph_of(path: Path, layers: Sequence[Layer], hints: Hints, mean_path:
     if mean_path is not None and channels == 3 and graph.images.height in (0, _CROP_PX):
         resize_px = max(hints.resize_px or _RESIZE_PX, _CROP_PX)
         preprocess = Preprocess(resize_px=resize_px, crop_px=_CROP_PX, mean_image=True)
-        mean_image = centre(read_mean(mean_path)[:, :, ::-1], _CROP_PX, str(mean_path))
+        mean = read_mean(mean_path)
+        mean_image = centre(mean[:, :, ::-1] if bgr else mean, _CROP_PX, str(mean_path))
     return Foreign(
         format="caffe",
         source=str(path),
