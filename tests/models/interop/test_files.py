@@ -243,7 +243,4 @@ def test_5_000_damaged_checkpoints_of_each_kind_are_refused_or_read_exactly(
 
 def test_a_file_with_nothing_but_a_counter_of_averages_ends(tmp_path):
     torch.save({"n_averaged": torch.zeros(1, 1, 1, 1)}, tmp_path / "n.pth")
-    try:
-        assert load_tensors(tmp_path / "n.pth") == {}
-    except ModelError as error:
-        assert "n.pth" in str(error)
+    assert load_tensors(tmp_path / "n.pth") == {}
