@@ -25,6 +25,7 @@ import torch
 from resnets.artifacts.scores import check_scores_path, write_scores
 from resnets.data.open import dataset_spec_for
 from resnets.data.splits import FileSplit
+from resnets.data.views import shorter_sides
 from resnets.engine.device import check_precision, choose_device, set_up, use_channels_last, worker_processes
 from resnets.engine.step import DTYPES
 from resnets.models.build import build as build_from_spec
@@ -32,6 +33,7 @@ from resnets.recipes.find import recipe
 from resnets.specs.catalogue import model_spec
 from resnets.specs.data import DatasetSpec, ImageFolder
 from resnets.specs.errors import ImageError, UserError
+from resnets.specs.protocol import Dense
 from resnets.specs.run import Machine, TrainSpec
 from resnets.tasks.classify import features as feature_extraction
 from resnets.tasks.classify import predict as prediction
@@ -293,7 +295,7 @@ def evaluate(
 
     Returns:
         images, top1_error, top5_error (percent; None with five classes or fewer), loss, split, protocol, settings,
-        dataset, models, weights, classes, per_class_errors, confusion (rows true, columns predicted), skipped, notes.
+        dataset, models (names of their variants), sources (what was given), weights, classes, per_class_errors, confusion (rows true, columns predicted), skipped, notes.
         Of several protocols, those fields that differ are in `protocols`, by name.
 
     Raises:
@@ -316,8 +318,10 @@ def evaluate(
     set_up(device, machine)
     classifiers = [model if isinstance(model, Classifier) else load(model) for model in models]
     stored = [classifier.stored for classifier in classifiers]
-    check_classes(stored)
-    dataset = align_classes(open_for_models(stored, lambda spec: _dataset(data, data_root, spec)), stored[0])
+    sources = [model.name if isinstance(model, Classifier) else str(model) for model in models]
+    check_classes(stored, sources)
+    opened = open_for_models(stored, sources, lambda spec: _dataset(data, data_root, spec))
+    dataset = align_classes(opened, stored[0], sources[0])
     split = choose_split(dataset, split)
     check_held_out(stored, split)
     computing = Computing(
@@ -329,6 +333,7 @@ def evaluate(
     tested = dict(
         evaluate_each(
             stored,
+            sources,
             model_shares,
             dataset,
             split,
@@ -346,21 +351,30 @@ def evaluate(
         notes.append(f"BatchNorm's statistics are averages over {recalibrate_images:,} training images.")
     common = {
         "models": [classifier.name for classifier in classifiers],
+        "sources": sources,
         "weights": model_shares,
         "dataset": dataset.name,
         "split": split,
         "classes": list(stored[0].classes),
         "notes": notes,
     }
-    reports = {name: _report(name, protocols[name], one.report) for name, one in tested.items()}
+    reports = {name: _report(name, _settings(protocols[name], stored), one.report) for name, one in tested.items()}
     return common | (next(iter(reports.values())) if len(reports) == 1 else {"protocols": reports})
 
 
-def _report(name: str, protocol: ProtocolSpec, report: EvaluationReport) -> dict[str, Any]:
+def _settings(protocol: ProtocolSpec, models: Sequence[StoredModel]) -> dict[str, Any]:
+    """Return the fields of a protocol and, for dense testing, the shorter sides at which each model saw the images."""
+    settings = dataclasses.asdict(protocol)
+    if isinstance(protocol, Dense):
+        settings["shorter_sides_px"] = [shorter_sides(protocol, one.preprocessor.spec.crop_px) for one in models]
+    return settings
+
+
+def _report(name: str, settings: dict[str, Any], report: EvaluationReport) -> dict[str, Any]:
     result = report.result
     return {
         "protocol": name,
-        "settings": dataclasses.asdict(protocol),
+        "settings": settings,
         "images": result.images,
         "top1_error": result.top1_error,
         "top5_error": result.top5_error,

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import confusion_matrix, log_loss, top_k_accuracy_score
 
-from resnets.metrics.classification import ClassificationMeter, top_k_hits
+from resnets.metrics.classification import ClassificationMeter, distinct, top_k_hits
 from resnets.specs.errors import DataError
 
 
@@ -137,3 +137,11 @@ def test_classes_of_the_same_name_keep_their_own_errors():
     meter = ClassificationMeter(("crane", "rose", "crane"))
     meter.update(torch.eye(3)[[0, 1, 1]], torch.tensor([0, 1, 2]))
     assert meter.result().per_class_errors == {"crane": 0.0, "rose": 0.0, "crane (2)": 100.0}
+
+
+@given(st.lists(st.sampled_from(["a", "a (2)", "a (3)", "a (2) (2)", "b"]), max_size=8))
+def test_distinct_names_are_distinct_and_keep_the_first_of_each(names):
+    results = distinct(names)
+    assert len(set(results)) == len(results) == len(names)
+    for place, (name, result) in enumerate(zip(names, results, strict=True)):
+        assert (result == name) == (name not in names[:place])

@@ -24,7 +24,7 @@ from resnets.specs.errors import DataError, ModelError, SpecError, UserError
 from resnets.specs.preprocess import Preprocess
 from resnets.specs.protocol import Center, Dense, TenCrop
 from resnets.tasks.classify.ensemble import check_held_out, columns_of, shares
-from resnets.tasks.classify.evaluate import evaluate_model
+from resnets.tasks.classify.evaluate import align_classes, evaluate_model
 from resnets.tasks.classify.score import scored_batches
 from resnets.tasks.classify.testing import named_protocols
 
@@ -327,7 +327,7 @@ def test_weights_that_are_no_weights_are_refused(weights):
 
 
 def test_models_of_different_classes_are_no_ensemble(folder):
-    with pytest.raises(ModelError, match=r"only .* knows 'green'; only|only .* knows 'green', only .* knows 'violet'"):
+    with pytest.raises(ModelError, match=r"'green' is only in .*, 'violet' is only in"):
         resnets.evaluate([classifier(), classifier(1, ("blue", "red", "violet"))], data=folder, machine=QUICK)
     with pytest.raises(ModelError, match=r"has 3, .* has 4.*'violet'"):
         resnets.evaluate([classifier(), classifier(1, (*CLASSES, "violet"))], data=folder, machine=QUICK)
@@ -468,16 +468,23 @@ def test_the_command_takes_protocols_and_their_settings(folder, models, tmp_path
     assert main([*arguments, "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert list(report["protocols"]) == ["center", "dense", "ten-crop"]
-    assert report["protocols"]["dense"]["settings"] == {"scales_px": [224, 288], "form": "global", "flips": False}
+    assert report["protocols"]["dense"]["settings"] == {
+        "scales_px": [224, 288],
+        "form": "global",
+        "flips": False,
+        "shorter_sides_px": [[32, 41], [32, 41]],
+    }
+    assert report["models"] == ["cifar-resnet8"] * 2
+    assert report["sources"] == models
     assert report["protocols"]["ten-crop"]["settings"] == {"corners": "square"}
     assert report["weights"] == [0.75, 0.25]
     assert (tmp_path / "scores.npz").exists()
     assert main(arguments) == 0
     text = capsys.readouterr().out
     for words in (
-        "ensemble of 2",
+        f"ensemble of 2: {models[0]} (cifar-resnet8) + {models[1]} (cifar-resnet8)",
         "top-1 error",
-        "dense: shorter sides 224, 288 for a crop of 224, scaled with it; global form, not mirrored",
+        "dense: shorter sides 32, 41, global form, not mirrored",
         "0.750, 0.250",
         "scores.npz",
     ):
@@ -497,7 +504,8 @@ def test_one_protocol_gives_the_flat_report(folder, models, capsys):
         (["--scales", "224"], "--scales belongs to --protocol dense"),
         (["--protocol", "dense", "--corners", "square"], "--corners belongs to --protocol ten-crop"),
         (["--protocol", "dense", "--scales", "big"], "no list of whole numbers"),
-        (["--protocol", "dense", "--scales", "0,224"], "scales"),
+        (["--protocol", "dense", "--scales", "0,224"], "--scales is 0, 224; give different sizes of 1 to 4096"),
+        (["--protocol", "dense", "--scales", "224,100000"], "--scales is 224, 100000; give different sizes"),
         (["--protocol", "dence"], "'dence'"),
         (["--weights", "1,2"], "2 values for 1 models"),
         (["--weights", "heavy"], "no list of numbers"),
@@ -513,14 +521,106 @@ def test_flags_that_cannot_be_used_are_explained(folder, models, capsys, flags, 
 
 def test_models_whose_classes_cannot_be_told_apart_are_refused():
     names = ("a", "crane", "crane")
-    stored = stored_model(classes=names)
-    other = dataclasses.replace(stored, classes=("crane", "a", "crane"))
     with pytest.raises(ModelError, match="names more than one"):
-        columns_of(names, other, "first")
-    assert columns_of(names, dataclasses.replace(stored, classes=names), "first") == [0, 1, 2]
+        columns_of(names, ("crane", "a", "crane"), ("first", "second"))
+    assert columns_of(names, names, ("first", "second")) == [0, 1, 2]
 
 
 @pytest.mark.parametrize("scales", [(), (0,), (224, 224), (100_000,)])
 def test_scales_that_no_image_has_are_refused(scales):
     with pytest.raises(SpecError, match="--scales"):
         Dense(scales_px=scales)
+
+
+def test_as_many_classes_of_one_name_belong_to_each_model_of_an_ensemble():
+    with pytest.raises(ModelError, match="'b' is only in first, 'a' is only in second"):
+        columns_of(("a", "b", "b"), ("a", "a", "b"), ("first", "second"))
+
+
+def test_a_folder_is_matched_by_name_only_with_names_that_a_model_has_once(folder):
+    dataset = open_test_folder(folder)
+    stored = stored_model(classes=("blue", "green", "red", "red"))
+    with pytest.raises(ModelError, match=r"more than one class called 'red'"):
+        align_classes(dataset, stored)
+    assert align_classes(dataset, stored_model(classes=("x", "blue", "x", "green", "red"))).classes[4] == "red"
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_classes_of_one_name_have_rows_of_their_own(folder, capsys, tmp_path, count):
+    # Of ImageNet's classes, two are called crane; the folders are their ids, so labels are matched by place.
+    names = ("tench", "crane", *(f"class {number}" for number in range(996)), "crane", "toilet tissue")
+    ids = ("n01440764", *(f"n{number:08}" for number in range(2_000_000, 2_000_998)), "n15075141")
+    for name in ids:
+        (folder / name).mkdir()
+    for name, label in (("blue", 1), ("green", 998)):
+        (folder / name).rename(folder / ids[label] / name)
+        for image in (folder / ids[label] / name).iterdir():
+            image.rename(folder / ids[label] / image.name)
+        (folder / ids[label] / name).rmdir()
+    for image in (folder / "red").iterdir():
+        image.rename(folder / ids[0] / image.name)
+    (folder / "red").rmdir()
+    for name in ids[2:998]:
+        Image.new("RGB", (36, 36)).save(folder / name / "0.png")
+    Image.new("RGB", (36, 36)).save(folder / ids[-1] / "0.png")
+    net = stored_model(classes=names)
+    save_model(tmp_path / "model", net)
+    arguments = ["evaluate", *[str(tmp_path / "model")] * count, "--data", str(folder), "--workers", "0"]
+    assert main([*arguments, "--device", "cpu", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert len(report["per_class_errors"]) == 1000
+    confusion = np.array(report["confusion"])
+    assert confusion.sum(axis=1)[[1, 998]].tolist() == [5, 4]
+    for name, place in (("crane", 1), ("crane (2)", 998)):
+        row = confusion[place]
+        assert report["per_class_errors"][name] == pytest.approx(100 * (1 - row[place] / row.sum()))
+
+
+class HalvesFiveTimes(nn.Module):
+    """A net of which nothing is left of an image below 32 pixels, and whose statistics a trial could change."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm2d(3)
+
+    def score_map(self, images, window):
+        maps = self.norm(images)
+        for _ in range(5):
+            maps = nn.functional.max_pool2d(maps, 2)
+        return maps.mean(dim=(2, 3), keepdim=True) if window is None else maps
+
+
+def test_a_scale_that_leaves_nothing_of_an_image_is_refused_before_an_image_is_read(folder, monkeypatch):
+    net = resnets.Classifier(dataclasses.replace(stored_model(crop=64, resize=72), model=HalvesFiveTimes()))
+
+    def read(path, *, color):
+        raise AssertionError("an image was read")
+
+    monkeypatch.setattr("resnets.data.view_loader.read_image", read)
+    before = {key: value.clone() for key, value in net.model.state_dict().items()}
+    net.model.train()
+    with pytest.raises(UserError, match=r"--scales: 1, for a crop of 224, is 1 px for the crop of 64 of .*least 32 px"):
+        resnets.evaluate(net, data=folder, protocol=Dense(scales_px=(224, 1)), machine=QUICK)
+    for key, value in net.model.state_dict().items():
+        assert torch.equal(value, before[key])
+    with pytest.raises(UserError, match="Give scales from 112 on"):
+        resnets.evaluate(net, data=folder, protocol=Dense(scales_px=(108,)), machine=QUICK)
+    with pytest.raises(AssertionError, match="an image was read"):
+        resnets.evaluate(net, data=folder, protocol=Dense(scales_px=(112,)), machine=QUICK)
+
+
+def test_models_of_other_crops_see_other_sizes_and_say_so(folder, tmp_path, capsys):
+    for crop in (32, 28):
+        save_model(tmp_path / f"crop{crop}", stored_model(crop=crop))
+    models = [str(tmp_path / "crop32"), str(tmp_path / "crop28")]
+    arguments = ["evaluate", *models, "--data", str(folder), "--workers", "0", "--device", "cpu"]
+    assert main([*arguments, "--protocol", "dense", "--scales", "224,256"]) == 0
+    sides = f"32, 37 for {models[0]} (cifar-resnet8); 28, 32 for {models[1]} (cifar-resnet8); window form, mirrored too"
+    assert f"dense: shorter sides {sides}" in capsys.readouterr().out
+
+
+def test_messages_call_models_as_they_were_given(folder, models, tmp_path):
+    save_model(tmp_path / "other", stored_model(classes=("blue", "green")))
+    with pytest.raises(ModelError) as refused:
+        resnets.evaluate([models[0], tmp_path / "other"], data=folder, machine=QUICK)
+    assert f"{models[0]} has 3, {tmp_path / 'other'} has 2; 'red' is only in {models[0]}." in str(refused.value)

@@ -184,13 +184,13 @@ def _print_report(report: dict[str, Any]) -> None:
     from rich.markup import escape
 
     console = Console(highlight=False, soft_wrap=True)
-    names = " + ".join(report["models"])
-    kind = f"ensemble of {len(report['models'])}: {names}" if len(report["models"]) > 1 else names
+    names = _names(report)
+    kind = f"ensemble of {len(names)}: {' + '.join(names)}" if len(names) > 1 else report["models"][0]
     protocols = list(report["protocols"].values()) if "protocols" in report else [report]
     console.print(f"[bold]{escape(kind)}[/] on {escape(report['dataset'])}, {report['split']} split")
     console.print(_error_table(protocols))
-    for line in filter(None, map(_views, protocols)):
-        console.print(line, style="dim")
+    for line in filter(None, (_views(one, names) for one in protocols)):
+        console.print(line, style="dim", markup=False)
     if len(set(report["weights"])) > 1:
         console.print("weights " + ", ".join(f"{share:.3f}" for share in report["weights"]), style="dim")
     for note in report["notes"]:
@@ -205,10 +205,10 @@ def _print_report(report: dict[str, Any]) -> None:
     tested = sum(error is not None for error in protocols[-1]["per_class_errors"].values())
     worst = f"the {WORST_CLASSES} classes with the highest error, of {tested}"
     console.print(f"\n{worst if tested > WORST_CLASSES else 'error of each class'}")
-    console.print(_class_table(report["classes"], protocols))
+    console.print(_class_table(protocols))
     if len(report["classes"]) <= CONFUSION_CLASSES and len(protocols) == 1:
         console.print("\nimages by true class (row) and predicted class (column)")
-        console.print(_confusion_table(report["classes"], report["confusion"]))
+        console.print(_confusion_table(list(report["per_class_errors"]), report["confusion"]))
 
 
 def _error_table(protocols: Sequence[dict[str, Any]]) -> Any:
@@ -226,23 +226,31 @@ def _error_table(protocols: Sequence[dict[str, Any]]) -> Any:
     return table
 
 
-def _views(report: dict[str, Any]) -> str | None:
-    """Return a line on what a protocol sees; None where its name says it."""
+def _names(report: dict[str, Any]) -> list[str]:
+    """Return each model as it was given, with its variant where that says more."""
+    pairs = zip(report["sources"], report["models"], strict=True)
+    return [source if source == model else f"{source} ({model})" for source, model in pairs]
+
+
+def _views(report: dict[str, Any], names: Sequence[str]) -> str | None:
+    """Return a line on what the models called `names` see under a protocol; None where its name says it."""
     settings = report["settings"]
     match report["protocol"]:
         case "ten-crop":
             return f"ten-crop: corners of the {settings['corners']}, centre, and their mirror images"
         case "dense":
-            scales = ", ".join(map(str, settings["scales_px"]))
+            sides = [", ".join(map(str, sizes)) for sizes in settings["shorter_sides_px"]]
+            if len(set(sides)) > 1:
+                seen = "; ".join(f"{sizes} for {name}" for name, sizes in zip(names, sides, strict=True)) + ";"
+            else:
+                seen = f"{sides[0]},"
             mirrored = "mirrored too" if settings["flips"] else "not mirrored"
-            return (
-                f"dense: shorter sides {scales} for a crop of 224, scaled with it; {settings['form']} form, {mirrored}"
-            )
+            return f"dense: shorter sides {seen} {settings['form']} form, {mirrored}"
         case _:
             return None
 
 
-def _class_table(classes: Sequence[str], protocols: Sequence[dict[str, Any]]) -> Any:
+def _class_table(protocols: Sequence[dict[str, Any]]) -> Any:
     """Return the error of each class, the worst under the last protocol first, with a column a protocol."""
     from rich.markup import escape
     from rich.table import Table

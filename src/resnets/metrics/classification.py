@@ -39,11 +39,17 @@ def distinct(names: Sequence[str]) -> list[str]:
     >>> distinct(["crane", "rose", "crane"])
     ['crane', 'rose', 'crane (2)']
     """
-    counts = dict.fromkeys(names, 0)
+    taken = set(names)
+    seen: set[str] = set()
     results = []
     for name in names:
-        counts[name] += 1
-        results.append(name if counts[name] == 1 else f"{name} ({counts[name]})")
+        number, result = 1, name
+        # A class may itself be called "crane (2)".
+        while result in seen or (number > 1 and result in taken):
+            number += 1
+            result = f"{name} ({number})"
+        seen.add(result)
+        results.append(result)
     return results
 
 
@@ -61,7 +67,7 @@ class ClassificationResult:
     """Percentage of images whose label is not among the five highest scores; None with five classes or fewer."""
     per_class_errors: dict[str, float | None]
     """Top-1 error among the images of each class, in their order; None for a class without images. Of classes with
-    the same name, the second is called `name (2)`."""
+    the same name, the second is called `name (2)`, or the next number that no class is called."""
     confusion: tuple[tuple[int, ...], ...]
     """Images by true class (row) and predicted class (column)."""
     without_prediction: int

@@ -7,6 +7,7 @@ split; what is kept is one matrix of scores.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -39,6 +40,8 @@ _ROWS = 4096
 class Member:
     """A model of an ensemble."""
 
+    name: str
+    """What messages call it: of two models of one variant, what tells them apart."""
     stored: StoredModel
     module: nn.Module
     """The net to call: on the device, in evaluation mode."""
@@ -64,7 +67,7 @@ def evaluate_ensemble(
     precision: str = "fp32",
     channels_last: bool = True,
     workers: int = 0,
-    on_images: Callable[[StoredModel, int], None] = lambda stored, count: None,
+    on_images: Callable[[str, int], None] = lambda name, count: None,
 ) -> tuple[EvaluationReport, Scores]:
     """Return the errors of the mean scores of the members, in one process, and these scores.
 
@@ -78,14 +81,14 @@ def evaluate_ensemble(
         precision: of the forward passes.
         channels_last: memory layout of the inputs.
         workers: processes that decode files.
-        on_images: told the model that is at work, and the number of images of each batch.
+        on_images: told the name of the model that is at work, and the number of images of each batch.
 
     Raises:
         ModelError: the classes of two members differ.
         DataError: no image of the split can be read.
     """
     classes = members[0].stored.classes
-    columns = [columns_of(classes, member.stored, members[0].stored.name) for member in members]
+    columns = [columns_of(classes, member.stored.classes, (members[0].name, member.name)) for member in members]
     total = torch.full((len(split), len(classes)), -math.inf)
     times_read = torch.zeros(len(split), dtype=torch.int64)
     skipped: dict[str, Skipped] = {}
@@ -99,7 +102,7 @@ def evaluate_ensemble(
             precision=precision,
             channels_last=channels_last,
             workers=workers,
-            on_images=lambda count, stored=member.stored: on_images(stored, count),
+            on_images=lambda count, name=member.name: on_images(name, count),
         ):
             for entry in batch.skipped:
                 skipped.setdefault(entry.path, entry)
@@ -131,14 +134,14 @@ def _in_order(skipped: dict[str, Skipped], split: FileSplit) -> tuple[Skipped, .
     return tuple(skipped[str(path)] for path in split.paths if str(path) in skipped) if skipped else ()
 
 
-def check_classes(models: Sequence[StoredModel]) -> None:
-    """Refuse models whose classes differ in more than their order.
+def check_classes(models: Sequence[StoredModel], names: Sequence[str]) -> None:
+    """Refuse models, called `names`, whose classes differ in more than their order.
 
     Raises:
         ModelError: naming the first classes that differ.
     """
-    for other in models:
-        columns_of(models[0].classes, other, models[0].name)
+    for other, name in zip(models, names, strict=True):
+        columns_of(models[0].classes, other.classes, (names[0], name))
 
 
 def check_held_out(models: Sequence[StoredModel], split: str) -> None:
@@ -155,32 +158,38 @@ def check_held_out(models: Sequence[StoredModel], split: str) -> None:
         )
 
 
-def columns_of(classes: tuple[str, ...], other: StoredModel, name: str) -> list[int]:
-    """Return which of the other model's logits belongs to each of `classes`.
+def columns_of(classes: tuple[str, ...], others: tuple[str, ...], names: tuple[str, str]) -> list[int]:
+    """Return which logit of another model belongs to each of `classes`.
+
+    Args:
+        classes: of the first model.
+        others: classes of the other model, in the order of its logits.
+        names: of the two models, for messages.
 
     Raises:
-        ModelError: its classes are not these, in whatever order; the message names the first that differ.
+        ModelError: the classes are not the same, in whatever order; the message names the first that differ. Or the
+            order is another, and two classes have one name.
     """
-    if other.classes == classes:
+    if others == classes:
         return list(range(len(classes)))
-    places = {label: place for place, label in enumerate(other.classes)}
-    repeated = sorted({label for label in classes if classes.count(label) > 1})
-    if repeated and sorted(classes) == sorted(other.classes):
-        raise ModelError(
-            f"{name} and {other.name} have their classes in different orders, and {', '.join(map(repr, repeated[:3]))} "
-            "names more than one, so that they cannot be matched by name."
-        )
-    ours = [label for label in classes if label not in places]
-    theirs = sorted(set(other.classes) - set(classes))
-    if ours or theirs or len(other.classes) != len(classes):
+    ours, theirs = ([*(Counter(some) - Counter(rest))] for some, rest in ((classes, others), (others, classes)))
+    if ours or theirs:
         only = [
-            f"only {model} knows {', '.join(map(repr, labels[:3]))}{' …' if len(labels) > 3 else ''}"
-            for model, labels in ((name, ours), (other.name, theirs))
+            f"{', '.join(map(repr, labels[:3]))}{' …' if len(labels) > 3 else ''} {'is' if len(labels) == 1 else 'are'} "
+            f"only in {name}"
+            for name, labels in zip(names, (ours, theirs), strict=True)
             if labels
         ]
         raise ModelError(
-            f"An ensemble needs equal classes: {name} has {len(classes)}, {other.name} has {len(other.classes)}"
-            f"{'; ' if only else ''}{', '.join(only)}."
+            f"An ensemble needs equal classes: {names[0]} has {len(classes)}, {names[1]} has {len(others)}; "
+            f"{', '.join(only)}."
+        )
+    places = {label: place for place, label in enumerate(others)}
+    if len(places) < len(others):
+        repeated = [label for label, count in Counter(classes).items() if count > 1]
+        raise ModelError(
+            f"{names[0]} and {names[1]} have their classes in different orders, and {', '.join(map(repr, repeated[:3]))} "
+            "names more than one, so that they cannot be matched by name."
         )
     return [places[label] for label in classes]
 
@@ -201,7 +210,9 @@ def shares(weights: Sequence[float] | None, models: int) -> list[float]:
 
 
 def open_for_models(
-    models: Sequence[StoredModel], find: Callable[[DatasetSpec], tuple[DatasetSpec, Path | None]]
+    models: Sequence[StoredModel],
+    names: Sequence[str],
+    find: Callable[[DatasetSpec], tuple[DatasetSpec, Path | None]],
 ) -> Dataset:
     """Return the dataset to test models on, so that no image is tested on that one of them was trained on.
 
@@ -209,16 +220,17 @@ def open_for_models(
 
     Args:
         models: to be tested together.
+        names: what messages call them.
         find: returns the spec and the place of the dataset from the spec that a model was trained with.
 
     Raises:
         DataError: the dataset is missing or damaged.
         ModelError: two models were trained on this folder, but divided differently.
     """
-    divided: tuple[StoredModel, Dataset] | None = None
+    divided: tuple[str, Dataset] | None = None
     dataset: Dataset | None = None
     seen: set[tuple[DatasetSpec | None, str]] = set()
-    for stored in models:
+    for stored, name in zip(models, names, strict=True):
         if (stored.dataset, stored.fingerprint) in seen:
             continue
         seen.add((stored.dataset, stored.fingerprint))
@@ -231,9 +243,9 @@ def open_for_models(
             continue
         if divided is not None and divided[1].fingerprint != opened.fingerprint:
             raise ModelError(
-                f"{divided[0].name} and {stored.name} were both trained on {opened.name}, but not on the same images of "
+                f"{divided[0]} and {name} were both trained on {opened.name}, but not on the same images of "
                 "it: what one is tested on, the other has seen. Test them on images that neither was trained on."
             )
-        divided = stored, opened
+        divided = name, opened
     assert dataset is not None
     return divided[1] if divided else dataset

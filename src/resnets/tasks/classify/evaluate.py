@@ -106,27 +106,33 @@ def choose_split(dataset: Dataset, wanted: str | None) -> str:
     return wanted
 
 
-def align_classes(dataset: Dataset, stored: StoredModel) -> Dataset:
+def align_classes(dataset: Dataset, stored: StoredModel, name: str | None = None) -> Dataset:
     """Return the dataset with its labels counted by the model's classes.
 
+    Args:
+        dataset: whose labels index its own classes.
+        stored: the model.
+        name: what messages call the model; None is its variant.
+
     Raises:
-        ModelError: the dataset has classes that the model does not know.
+        ModelError: the dataset has classes that the model does not know, or a class whose name two of the model's have.
     """
+    called = name or stored.name
     if dataset.classes == stored.classes:
         return dataset
     if _are_imagenet_ids(dataset.classes) and _are_imagenet_names(stored.classes):
-        note = f"The folders are WordNet ids: ImageNet's 1,000 classes, in the order in which {stored.name} has them."
+        note = f"The folders are WordNet ids: ImageNet's 1,000 classes, in the order in which {called} has them."
         return replace(dataset, classes=stored.classes, notes=(*dataset.notes, note))
-    repeated = [name for name in dataset.classes if stored.classes.count(name) > 1]
+    repeated = [label for label in dataset.classes if stored.classes.count(label) > 1]
     if repeated:
         raise ModelError(
-            f"{stored.name} has more than one class called {', '.join(map(repr, repeated[:3]))}, so that the images of "
+            f"{called} has more than one class called {', '.join(map(repr, repeated[:3]))}, so that the images of "
             f"{dataset.name} cannot be matched with its classes by name."
         )
-    unknown = [name for name in dataset.classes if name not in stored.classes]
+    unknown = [label for label in dataset.classes if label not in stored.classes]
     if unknown:
         raise ModelError(
-            f"{dataset.name} has {len(unknown)} classes that {stored.name} does not know "
+            f"{dataset.name} has {len(unknown)} classes that {called} does not know "
             f"({', '.join(unknown[:5])}); the model's are {', '.join(stored.classes[:5])} …"
         )
     return dataset.relabelled(stored.classes)

@@ -9,6 +9,7 @@ Shapes: n images, v views of an image, h x w pixels, c channels.
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 import math
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from resnets.data.batches import evaluation_batches
 from resnets.data.preprocess import Preprocessor
 from resnets.data.splits import FileSplit
 from resnets.data.view_loader import view_batches
-from resnets.data.views import shorter_sides
+from resnets.data.views import REFERENCE_CROP_PX, shorter_sides
 from resnets.engine.loop import EvaluationStopped
 from resnets.engine.step import autocast
 from resnets.specs.errors import ModelError, UserError
@@ -65,11 +66,20 @@ class Scored:
         return len(self.indices)
 
 
-def check_protocol(protocol: ProtocolSpec, model: nn.Module, split: Split, name: str) -> None:
-    """Refuse a protocol that the images or the model called `name` do not allow.
+def check_protocol(
+    protocol: ProtocolSpec, model: nn.Module, preprocessor: Preprocessor, split: Split, name: str
+) -> None:
+    """Refuse a protocol that the images or the model called `name` do not allow, before an image is read.
+
+    Args:
+        protocol: what is asked for.
+        model: in evaluation mode: dense testing tries it on an image of the smallest scale.
+        preprocessor: of the model.
+        split: the images.
+        name: of the model, for messages.
 
     Raises:
-        UserError: it needs image files, and the images are in memory.
+        UserError: it needs image files, and the images are in memory; or a scale is too small for the net.
         ModelError: dense testing needs `score_map`, and the model has none.
     """
     if isinstance(protocol, Center):
@@ -79,11 +89,45 @@ def check_protocol(protocol: ProtocolSpec, model: nn.Module, split: Split, name:
             f"--protocol {protocol_name(protocol)} sees more of an image than the model's crop, but digits and CIFAR "
             "images are no larger; test them with --protocol center."
         )
-    if isinstance(protocol, Dense) and not callable(getattr(model, "score_map", None)):
+    if not isinstance(protocol, Dense):
+        return
+    if not callable(getattr(model, "score_map", None)):
         raise ModelError(
             f"{name} cannot be tested densely: it has no score_map(images, window), which gives its logits at every "
             "location. Add it, or test with --protocol center or ten-crop."
         )
+    _check_smallest_scale(protocol, model, preprocessor, name)
+
+
+def _check_smallest_scale(protocol: Dense, model: nn.Module, preprocessor: Preprocessor, name: str) -> None:
+    """Refuse a scale at which nothing is left of an image in the net's last map.
+
+    The net is tried where it is, not on the meta device: one of the user's own may do what has no meaning there. A
+    scale from the crop's size on needs no trial, so the trial is never larger than a training image.
+    """
+    spec = preprocessor.spec
+    device = next(iter([*model.parameters(), *model.buffers()]), torch.empty(0)).device
+
+    def trial(side: int) -> RuntimeError | None:
+        images = torch.zeros(1, spec.channels, side, side, device=device)
+        try:
+            with torch.inference_mode():
+                cast("_ScoreMap", model.score_map)(images, None)
+        except RuntimeError as error:
+            return error
+        return None
+
+    side, scale = min(zip(shorter_sides(protocol, spec.crop_px), protocol.scales_px, strict=True))
+    if side >= spec.crop_px or (failure := trial(side)) is None:
+        return
+    if trial(spec.crop_px) is not None:
+        # A crop fails as well, so the scale is not the cause.
+        raise failure
+    least = bisect.bisect_left(range(spec.crop_px), True, lo=side + 1, key=lambda size: trial(size) is None)
+    raise UserError(
+        f"--scales: {scale}, for a crop of {REFERENCE_CROP_PX}, is {side} px for the crop of {spec.crop_px} of {name}; "
+        f"the net needs at least {least} px. Give scales from {math.ceil(least * REFERENCE_CROP_PX / spec.crop_px)} on."
+    ) from failure
 
 
 def scored_batches(
@@ -185,7 +229,6 @@ class _ViewScorer:
             # A crop's mean image has no place in an image of another size, so no size gets it.
             self._preprocessor = with_mean_of_channels(preprocessor)
             score_map = cast("_ScoreMap", model.score_map)
-            _check_smallest(score_map, preprocessor, protocol, device)
             window = _window(score_map, preprocessor, device) if protocol.form == "window" else None
             self._logits = lambda images: score_map(images, window)
         else:
@@ -234,24 +277,6 @@ def with_mean_of_channels(preprocessor: Preprocessor) -> Preprocessor:
         return preprocessor
     mean = preprocessor.mean_image.mean(axis=(0, 1), dtype=np.float64)
     return Preprocessor(dataclasses.replace(preprocessor.spec, mean_image=False, mean=tuple(mean.tolist())))
-
-
-def _check_smallest(score_map: _ScoreMap, preprocessor: Preprocessor, protocol: Dense, device: torch.device) -> None:
-    """Refuse a scale at which nothing is left of an image in the net's last map.
-
-    Raises:
-        UserError: naming the size.
-    """
-    spec = preprocessor.spec
-    side = min(shorter_sides(protocol, spec.crop_px))
-    try:
-        with torch.inference_mode():
-            score_map(torch.zeros(1, spec.channels, side, side, device=device), None)
-    except RuntimeError as error:
-        raise UserError(
-            f"--scales: {min(protocol.scales_px)} for crops of 224 is {side} pixels for this model's crops of "
-            f"{spec.crop_px}, too few for the net ({error}). Give larger scales."
-        ) from error
 
 
 def _window(score_map: _ScoreMap, preprocessor: Preprocessor, device: torch.device) -> int:

@@ -77,6 +77,7 @@ def named_protocols(given: str | ProtocolSpec | Sequence[str | ProtocolSpec]) ->
 
 def evaluate_each(
     models: Sequence[StoredModel],
+    names: Sequence[str],
     shares: Sequence[float],
     dataset: Dataset,
     split: str,
@@ -91,6 +92,7 @@ def evaluate_each(
 
     Args:
         models: the first one's classes are what the labels index.
+        names: what messages call the models.
         shares: how much the scores of each count; they sum to 1.
         dataset: holds the split, and "train" where BatchNorm is recalibrated.
         split: the images to test on.
@@ -104,9 +106,9 @@ def evaluate_each(
         UserError: a model or the images do not allow a protocol.
     """
     images = dataset.splits[split]
-    for protocol in protocols.values():
-        for stored in models:
-            check_protocol(protocol, stored.model, images, stored.name)
+    for stored, called in zip(models, names, strict=True):
+        for protocol in protocols.values():
+            check_protocol(protocol, stored.model.eval(), stored.preprocessor, images, called)
     layout = torch.channels_last if computing.channels_last else torch.contiguous_format
     modules: list[nn.Module] = []
     for stored in models:
@@ -117,8 +119,8 @@ def evaluate_each(
     for name, protocol in protocols.items():
         done: dict[str, int] = {}
 
-        def count(stored: StoredModel, batch: int, name: str = name, done: dict[str, int] = done) -> None:
-            what = f"{stored.name}, {name}"
+        def count(called: str, batch: int, name: str = name, done: dict[str, int] = done) -> None:
+            what = f"{called}, {name}"
             done[what] = done.get(what, 0) + batch
             on_images((done[what] - 1) % len(images) + 1, len(images), what)
 
@@ -135,13 +137,13 @@ def evaluate_each(
                 precision=computing.precision,
                 channels_last=computing.channels_last,
                 workers=computing.workers,
-                on_images=lambda batch, stored=models[0]: count(stored, batch),
+                on_images=lambda batch: count(names[0], batch),
             )
             yield name, Tested(report=report, scores=None)
             continue
         members = [
-            Member(stored=stored, module=net, share=share)
-            for stored, net, share in zip(models, nets, shares, strict=True)
+            Member(name=called, stored=stored, module=net, share=share)
+            for called, stored, net, share in zip(names, models, nets, shares, strict=True)
         ]
         report, scores = evaluate_ensemble(
             members,
