@@ -9,6 +9,12 @@ Every system tests ResNet-18 (torchvision's variant) with the same weights on th
 writes: torchvision's net and transforms, one image after the other, one forward pass a size (the image and its mirror
 image together), eager fp32 in the default layout. The rows below are the product, and the product with one of its
 measures left out. Before anything is timed, the probabilities of all fp32 systems are checked to agree to 1e-5.
+
+What was learned on two Zen 4 cores: in fp32, 94 % of our time is convolutions at 205 GFLOP/s, which is what these
+cores can do, so that no more than about 1.5 times the loop is left to win; bf16 doubles what they can do. Processes
+that decode beside the threads that compute cost more than they save (every convolution waits for the slowest of its
+threads), so on the CPU the same threads' worth of decoders takes turns with the net. Fusing ReLU and the addition
+into the convolutions would save another 5 % in fp32.
 """
 
 from __future__ import annotations
@@ -51,7 +57,7 @@ SYSTEMS = (
     System("ours, fp32"),
     System("ours, fp32, BatchNorm not folded", folded=False),
     System("ours, fp32, contiguous", channels_last=False),
-    System("ours, fp32, decoded in the same process", workers=0),
+    System("ours, fp32, one thread decodes", workers=0),
     System("ours, bf16", precision="bf16"),
 )
 

@@ -162,7 +162,7 @@ def one_by_one(split, preprocessor, protocol):
 
 
 @pytest.mark.parametrize("protocol", [TenCrop(), Dense(scales_px=(224, 300))])
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("workers", [0, 1, 3])
 @pytest.mark.parametrize("color", ["rgb", "bgr", "gray"])
 def test_batches_hold_every_readable_image_once_and_name_the_others(split, protocol, workers, color):
     split.paths[3].write_bytes(split.paths[3].read_bytes()[:60])

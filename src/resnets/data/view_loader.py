@@ -96,12 +96,23 @@ class ViewBatches:
     """Number of batches."""
 
     def read(self, *, workers: int, device: torch.device) -> Iterator[DecodedViews]:
-        """Yield the batches, read ahead by worker processes (0: none); `device` is where they will be used.
+        """Yield the batches; `device` is where they will be used.
+
+        For an accelerator, `workers` processes read ahead (0: none). The CPU that computes has no core to spare for
+        them, and its threads wait for the slowest: there, `workers` threads read while the net waits.
 
         Raises:
             ResnetsError: A worker process died.
         """
-        return decoded_batches(self.files, range(self.count), workers=min(workers, self.count), device=device)
+        workers = min(workers, self.count)
+        if device.type != "cpu" or not workers:
+            return decoded_batches(self.files, range(self.count), workers=workers, device=device)
+        return self._read_in_turns(workers)
+
+    def _read_in_turns(self, threads: int) -> Iterator[DecodedViews]:
+        with ThreadPoolExecutor(threads) as pool:
+            for start in range(0, self.count, threads):
+                yield from list(pool.map(self.files.__getitem__, range(start, min(start + threads, self.count))))
 
 
 def view_batches(

@@ -153,7 +153,7 @@ def scored_batches(
         ranks: the processes that share the images: rank::world_size are this one's.
         precision: "fp32", "bf16" or "fp16" of the forward pass.
         channels_last: memory layout of the inputs.
-        workers: processes that decode files.
+        workers: processes that decode files; see `ViewBatches.read` for protocols of many views.
         should_stop: asked before each batch, on every rank equally often.
         on_images: told the number of images of each batch, unreadable ones included.
 
@@ -238,7 +238,9 @@ class _ViewScorer:
     @torch.inference_mode()
     def __call__(self, decoded: DecodedViews) -> Scored:
         """Return the logarithms of the averaged scores; the images are in the order of their groups."""
-        groups = [self._averaged([self._of_one_size(views) for views in group.sizes]) for group in decoded.groups]
+        # One context for all passes: the weights are rounded to the precision once in it.
+        with autocast(self._precision, self._device):
+            groups = [self._averaged([self._of_one_size(views) for views in group.sizes]) for group in decoded.groups]
         return Scored(
             logits=torch.cat([*groups]) if groups else torch.empty(0, 0),
             labels=torch.cat([torch.empty(0, dtype=torch.int64), *(g.labels for g in decoded.groups)]).to(self._device),
@@ -259,9 +261,7 @@ class _ViewScorer:
         if self._flips:
             pixels = torch.cat([pixels, pixels.flip(3)])
         images = self._preprocessor.normalize(pixels).contiguous(memory_format=self._layout)
-        with autocast(self._precision, self._device):
-            logits = self._logits(images)
-        scores = logits.float().log_softmax(dim=1).flatten(2)
+        scores = self._logits(images).float().log_softmax(dim=1).flatten(2)
         scores = scores.logsumexp(dim=2) - math.log(scores.shape[2])
         return self._averaged(list(scores.chunk(2))) if self._flips else scores
 
