@@ -98,7 +98,8 @@ def test_everything_that_is_missing_is_asked_for_at_once(tmp_path):
     torch.save(net(model_spec("resnet18-a", num_classes=3)).state_dict(), path)
     message = refused(ModelError, path, Hints(), "--model NAME (", "--mean r,g,b", "--std r,g,b", "--mean-image FILE",
                       "--class-names FILE (3 names")  # fmt: skip
-    assert "resnet18-a with --zero-pad end|both" in message
+    assert "resnet18-a: identity shortcuts padded with zeros (give --zero-pad end|both too)" in message
+    assert "plain18: no shortcuts" in message
     assert "plain18" in message
     message = refused(ModelError, path, Hints(model="resnet18-a", classes=NAMES, **IMAGENET), "--zero-pad end|both")
     assert not any(flag in message for flag in ("--model", "--mean", "--class-names"))
@@ -141,7 +142,13 @@ def test_another_number_of_class_names_is_refused(bare, count):
         ({"std": (58.0, 0.0, 57.0)}, "above 0"),
         ({"std": (58.0, -1.0, 57.0)}, "above 0"),
         ({"mean": (float("nan"), 1.0, 1.0)}, "finite"),
-        ({"mean": (100.0, 100.0)}, "2 value(s)"),
+        ({"mean": (100.0, 100.0)}, "2 values, and"),
+        ({"mean": (100.0,)}, "1 value, and"),
+        ({"mean": (-5.0, 1.0, 100.0)}, "--mean is -5,1,100; pixels are in 0..255"),
+        ({"mean": (5.0, 1.0, 900.0)}, "--mean is 5,1,900; pixels are in 0..255"),
+        ({"crop_px": 0}, "--crop is 0"),
+        ({"resize_px": 0}, "--resize is 0"),
+        ({"resize_px": 0, "crop_px": 0}, "--resize is 0"),
         ({"crop_px": 100}, "--resize is 72 and --crop 100"),
         ({"crop_px": 10**7, "resize_px": 10**7}, "4096"),
     ],
@@ -185,6 +192,81 @@ def test_a_mean_image_backwards_of_another_size_or_beside_a_mean_is_refused(bare
 
 
 @pytest.mark.parametrize(
+    ("low", "high", "words"),
+    [(0.3, 0.6, "multiply them by 255"), (-1.0, 200.0, "from -1 to 200"), (1.0, 300.0, "from 1 to 300")],
+)
+def test_a_mean_image_in_another_unit_is_refused(bare, low, high, words):
+    path, hints = bare
+    image = np.full((64, 64, 3), (low + high) / 2, dtype=np.float32)
+    image[0, 0], image[1, 1] = low, high
+    refused(SpecError, path, dataclasses.replace(hints, mean=None, mean_image=image), "--mean-image", words)
+
+
+def test_a_file_of_torchvisions_is_not_called_verified_when_its_variant_was_only_declared(tmp_path):
+    torch.save(torchvision.models.resnet18(num_classes=3).state_dict(), tmp_path / "w.pth")
+    hints = Hints(classes=NAMES, crop_px=64, resize_px=64, **IMAGENET)
+    message = refused(
+        ModelError,
+        tmp_path / "w.pth",
+        hints,
+        "--model NAME (resnet18-v1.5: files of torchvision and timm, which --from torchvision says",
+    )
+    assert "; resnet18: the authors' pooling" in message
+    named = convert(tmp_path / "w.pth", tmp_path / "a", dataclasses.replace(hints, model="resnet18"))
+    assert named.declared_with == ("--model",)
+    told = convert(tmp_path / "w.pth", tmp_path / "b", dataclasses.replace(hints, format="torchvision"))
+    assert told.declared_with == ("--from torchvision",)
+
+
+def test_a_variant_that_the_files_tell_is_not_called_declared(tmp_path):
+    spec = tiny(stem="3x3")
+    torch.save(net(spec).state_dict(), tmp_path / "w.pth")
+    result = convert(tmp_path / "w.pth", tmp_path / "a", Hints(model=spec, classes=NAMES, **CIFAR))
+    assert result.declared_with == ()
+    convert(stored(tiny(block="bottleneck")), tmp_path / "hf", to="huggingface")
+    assert convert(tmp_path / "hf", tmp_path / "b").declared_with == ()
+
+
+def test_only_what_is_missing_of_mean_and_std_is_asked_for(bare):
+    path, hints = bare
+    without = dataclasses.replace
+    for fields, words in (
+        ({"std": None}, "give --std r,g,b (for pixels in 0..255)."),
+        ({"mean": None}, "give --mean r,g,b (for pixels in 0..255)."),
+        ({"mean": None, "std": None}, "give --mean r,g,b, --std r,g,b (for pixels in 0..255; or --mean-image FILE"),
+    ):
+        refused(ModelError, path, without(hints, **fields), words)
+
+
+def test_an_assumed_divisor_and_what_the_files_lack_are_reported(bare, tmp_path):
+    path, hints = bare
+    image = np.full((64, 64, 3), 110.0, dtype=np.float32)
+    given = dataclasses.replace(hints, mean=None, std=None, mean_image=image)
+    report = conversion.as_json(convert(path, tmp_path / "model", given))
+    assert report["assumed"] == ["std 1, as --mean-image is given without --std"]
+    assert report["not_in_these_files"] == []
+    stated = conversion.as_json(convert(path, tmp_path / "other", dataclasses.replace(given, std=(1.0, 1.0, 1.0))))
+    assert stated["assumed"] == []
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".h5", ".pkl", ".npz", ".prototxt", ".tflite", ".engine", ".ONNX", ".bin"])
+def test_a_destination_with_the_ending_of_no_format_is_refused(bare, tmp_path, suffix):
+    with pytest.raises(UserError, match=f"ends in {suffix}, .* --to takes resnets, torchvision, timm") as caught:
+        convert(bare[0], tmp_path / f"x{suffix}", bare[1])
+    assert [entry.name for entry in tmp_path.iterdir()] == ["w.pth"]
+    if "With --to resnets" in str(caught.value):
+        convert(bare[0], tmp_path / f"x{suffix}", bare[1], "resnets")
+    else:
+        with pytest.raises(UserError, match="writes a folder"):
+            convert(bare[0], tmp_path / f"x{suffix}", bare[1], "resnets")
+
+
+def test_dots_in_the_name_of_a_model_folder_are_no_ending(bare, tmp_path):
+    for name in ("resnet50-v1.5", "folder.finetune-seed0"):
+        assert convert(bare[0], tmp_path / name, bare[1]).target_format == "resnets"
+
+
+@pytest.mark.parametrize(
     ("fields", "words"),
     [
         ({"color": "bgr"}, "--color contradicts"),
@@ -210,11 +292,11 @@ def test_class_names_and_licence_of_the_files_can_be_replaced(tmp_path):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda weights: weights.pop("layer2.0.bn1.bias"), "1 tensors are missing (layer2.0.bn1.bias"),
-        (lambda weights: weights.update({"layer2.0.bn9.bias": torch.ones(1)}), "not part of it (layer2.0.bn9.bias"),
-        (lambda weights: weights.update({"bn1.bias": torch.ones(5)}), "bn1.bias has shape (5,)"),
-        (lambda weights: weights["bn1.bias"].fill_(float("nan")), "bn1.bias has values that are not finite"),
-        (lambda weights: weights.update({"fc.bias": torch.ones(4)}), "fc.bias has shape (4,)"),
+        (lambda weights: weights.pop("layer2.0.bn1.bias"), ["tensors are missing (", "layer2.0.bn1.bias"]),
+        (lambda weights: weights.update({"layer2.0.bn9.bias": torch.ones(1)}), ["not part of it (", "layer2.0.bn9.bias"]),
+        (lambda weights: weights.update({"bn1.bias": torch.ones(5)}), ["bn1.bias has shape (5,)"]),
+        (lambda weights: weights["bn1.bias"].fill_(float("nan")), ["bn1.bias has values that are not finite"]),
+        (lambda weights: weights.update({"fc.bias": torch.ones(4)}), ["fc.bias has shape (4,)"]),
     ],
 )
 def test_extra_missing_misshapen_and_nan_tensors_are_refused_by_name(bare, change, words):
@@ -222,7 +304,7 @@ def test_extra_missing_misshapen_and_nan_tensors_are_refused_by_name(bare, chang
     weights = torch.load(path, weights_only=True)
     change(weights)
     torch.save(weights, path)
-    refused(ModelError, path, hints, str(path), words)
+    refused(ModelError, path, hints, str(path), *words)
 
 
 def test_weights_so_large_that_logits_overflow_are_refused(bare):
@@ -268,6 +350,20 @@ def test_ours_to_another_program_and_back_is_bit_exact_and_proven(tmp_path, targ
     assert again.model.state_dict().keys() == expected.keys()
     assert all(torch.equal(value, expected[key]) for key, value in again.model.state_dict().items())
     assert sorted(entry.name for entry in tmp_path.iterdir() if entry.name.startswith(".")) == []
+
+
+@pytest.mark.parametrize("target", EXPRESSIBLE)
+def test_what_is_said_not_to_be_in_the_files_is_what_has_to_be_given_on_the_way_back(tmp_path, target):
+    spec, name, _ = EXPRESSIBLE[target]
+    report = conversion.as_json(convert(stored(spec, licence="mit"), tmp_path / name, to=target))
+    known = {"torchvision": {"format": "torchvision"}, "cifar": {"model": spec}}.get(target, {})
+    back = FORMATS[target].read(tmp_path / name, Hints(**known))
+    absent = {
+        "class names": back.classes is None,
+        "normalisation": back.preprocess is None,
+        "licence": not back.licence,
+    }
+    assert all(any(what in entry for entry in report["not_in_these_files"]) == lacks for what, lacks in absent.items())
 
 
 def test_every_format_has_such_a_round_trip():
@@ -404,8 +500,53 @@ def test_class_names_that_are_none_are_refused(tmp_path, content):
     (tmp_path / "names").write_bytes(content)
     with pytest.raises(ModelError, match="names"):
         read_class_names(tmp_path / "names")
-    with pytest.raises(ModelError, match="cannot be read"):
+    with pytest.raises(ModelError, match="There is no file") as caught:
         read_class_names(tmp_path / "other")
+    assert str(caught.value).count("other") == 1
+    with pytest.raises(ModelError, match="Is a directory"):
+        read_class_names(tmp_path)
+
+
+def test_a_json_object_and_another_encoding_are_named_and_a_name_with_a_brace_is_a_name(tmp_path):
+    path = tmp_path / "labels"
+    path.write_text('{"0": "cat", "1": "dog"}')
+    with pytest.raises(ModelError, match="JSON object; a list"):
+        read_class_names(path)
+    path.write_bytes("café\n".encode("latin-1"))
+    with pytest.raises(ModelError, match="not UTF-8"):
+        read_class_names(path)
+    path.write_text("{odd\nname}\n")
+    assert read_class_names(path) == ("{odd", "name}")
+
+
+@pytest.mark.parametrize("character", ["\x1b", "\x07", "\x7f", "\x85", "\x9b", "\u2028", "\u202e"])
+@pytest.mark.parametrize("form", ["lines", "list"])
+def test_a_class_name_with_a_control_character_is_refused_by_its_place_without_being_shown(tmp_path, character, form):
+    names = ["cat", f"do{character}[31mg"]
+    (tmp_path / "names").write_text("\n".join(names) if form == "lines" else json.dumps(names), encoding="utf-8")
+    with pytest.raises(ModelError) as caught:
+        read_class_names(tmp_path / "names")
+    place = "line 2" if form == "lines" else "name 2"
+    assert f"{place} has the control character U+{ord(character):04X} as character 3" in str(caught.value)
+    assert character not in str(caught.value)
+
+
+def test_half_a_surrogate_pair_is_no_name(tmp_path):
+    (tmp_path / "names").write_text('["cat", "\\ud800"]')
+    with pytest.raises(ModelError, match=r"U\+D800"):
+        read_class_names(tmp_path / "names")
+
+
+def test_names_of_any_script_are_names(tmp_path):
+    names = ("Löwe", "猫", "क\u200dष", "👨\u200d👩\u200d👧")
+    (tmp_path / "names").write_text("\n".join(names), encoding="utf-8")
+    assert read_class_names(tmp_path / "names") == names
+
+
+def test_control_characters_in_hints_are_refused(bare):
+    path, hints = bare
+    refused(ModelError, path, dataclasses.replace(hints, licence="mit\x1b[0m"), "--licence", "U+001B", "character 4")
+    refused(ModelError, path, dataclasses.replace(hints, classes=("a", "b", "c\n")), "output 2", "U+000A")
 
 
 @pytest.mark.parametrize("color", [None, "rgb", "bgr"])
@@ -460,8 +601,8 @@ def test_a_net_for_gray_images_takes_one_mean(tmp_path):
     path = gray({}, tmp_path)
     result = import_foreign(path, Hints(classes=NAMES, mean=(33.0,), std=(79.0,), crop_px=28, resize_px=28))
     assert result.preprocessor.spec.color == "gray"
-    refused(SpecError, path, Hints(classes=NAMES, **CIFAR), "3 value(s)")
-    refused(ModelError, path, Hints(classes=NAMES, color="bgr", mean=(1.5,), std=(2.0,)), "1 channel(s)")
+    refused(SpecError, path, Hints(classes=NAMES, **CIFAR), "3 values, and", "1 channel.")
+    refused(ModelError, path, Hints(classes=NAMES, color="bgr", mean=(1.5,), std=(2.0,)), "1 channel.")
 
 
 def test_the_proof_measures_the_difference(tmp_path):

@@ -76,7 +76,10 @@ def test_all_that_is_missing_is_named_in_one_line(checkpoint, capsys, tmp_path):
     message = refused(
         ["convert", "ckpt.th.pth", "m"], capsys, "--model", "--zero-pad", "--mean", "--std", "--class-names"
     )
-    assert "cifar-resnet20 with --zero-pad end|both, cifar-plain20" in message
+    assert (
+        "--model NAME (cifar-resnet20: identity shortcuts padded with zeros (give --zero-pad end|both too); " in message
+    )
+    assert "cifar-plain20: no shortcuts" in message
     assert set(tmp_path.iterdir()) == before
 
 
@@ -89,6 +92,9 @@ def test_all_that_is_missing_is_named_in_one_line(checkpoint, capsys, tmp_path):
         ({"--model": "cifar-resnet32"}, ["is not cifar-resnet32"]),
         ({"--model": "cifar-resnet21"}, ["6n+2"]),
         ({"--model": "resnet18"}, ["is not resnet18"]),
+        ({"--model": "odd.json"}, ["--model odd.json is {'a': ", '"kind"', "..."]),
+        ({"--model": "broken.json"}, ["broken.json is not valid JSON"]),
+        ({"--mean": "5,1,900"}, ["--mean is 5,1,900; pixels are in 0..255"]),
         ({"--model": "cifar-plain20"}, ["--zero-pad"]),
         ({"--zero-pad": "left"}, ["--zero-pad"]),
         ({"--class-names": "none.txt"}, ["none.txt"]),
@@ -98,9 +104,36 @@ def test_a_wrong_value_is_refused(checkpoint, capsys, tmp_path, change, words):
     arguments = list(checkpoint)
     for flag, value in change.items():
         arguments[arguments.index(flag) + 1] = value
+    (tmp_path / "odd.json").write_text(json.dumps({"a": list(range(10_000))}))
+    (tmp_path / "broken.json").write_text("{")
     before = set(tmp_path.iterdir())
-    refused([*arguments, "m"], capsys, *words)
+    assert len(refused([*arguments, "m"], capsys, *words)) < 700
     assert set(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("arguments", [["", "m"], ["w.pth", ""], ["  ", "m"]])
+def test_an_empty_path_is_named(capsys, arguments):
+    refused(["convert", *arguments], capsys, "is empty")
+
+
+def test_a_size_of_no_pixels_is_refused(checkpoint, capsys):
+    refused([*checkpoint, "m", "--crop", "0"], capsys, "--crop is 0")
+    refused([*checkpoint, "m", "--resize", "0", "--crop", "0"], capsys, "--resize is 0")
+
+
+def test_the_report_says_what_was_declared_and_what_is_not_in_the_files(checkpoint, capsys):
+    assert main([*checkpoint, "back.pth", "--to", "cifar"]) == 0
+    output = capsys.readouterr().out
+    assert "variant declared with --model and --zero-pad: the files do not tell it" in output
+    assert "not in these files: class names, normalisation, licence\n" in output
+    assert output.endswith("licence: not stated\n")
+
+
+def test_a_licence_that_would_act_on_a_terminal_is_refused_for_a_model_of_ours_too(checkpoint, capsys):
+    assert main([*checkpoint, "ours"]) == 0
+    capsys.readouterr()
+    message = refused(["convert", "ours", "copy", "--licence", "mit\x1b[2J"], capsys, "--licence", "U+001B")
+    assert "\x1b" not in message
 
 
 def test_a_model_of_no_name_is_given_as_a_file(capsys, tmp_path):

@@ -57,3 +57,22 @@ def test_differences_name_the_fields():
     spec = recipe("cifar10.resnet20")
     other = dataclasses.replace(spec, seed=1, optimizer=dataclasses.replace(spec.optimizer, base_lr=0.2))
     assert io.differences(io.to_json(spec), io.to_json(other)) == ["optimizer.base_lr: 0.1 -> 0.2", "seed: 0 -> 1"]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        [0] * 10_000,
+        {"kind": "x" * 10_000},
+        {"kind": "ResNetSpec", "y" * 10_000: 1},
+        io.to_json(model_spec("resnet18")) | {"block": "z" * 10_000},
+        io.to_json(model_spec("resnet18")) | {"blocks": "z" * 10_000},
+        io.to_json(model_spec("resnet18")) | {"num_classes": "z" * 10_000},
+    ],
+)
+def test_a_long_value_is_shortened_in_the_message(value):
+    with pytest.raises(SpecError) as caught:
+        io.from_json(ModelSpec, value, "spec.json")
+    assert str(caught.value).startswith("spec.json")
+    assert "..." in str(caught.value)
+    assert len(str(caught.value)) < 300

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from resnets.models.interop.preprocessing import check_printable
 from resnets.specs.errors import ModelError, SpecError
 from resnets.specs.preprocess import Preprocess
 
@@ -49,10 +50,13 @@ def complete(foreign: Foreign, hints: Hints) -> Foreign:
         SpecError: a value that is given cannot be right.
     """
     _check_statistics(hints)
+    for index, name in enumerate(hints.classes or ()):
+        check_printable(name, f"The class name of output {index}")
+    check_printable(hints.licence or "", "--licence")
     if foreign.format == "caffe" and hints.mean_image is not None:  # 256 x 256 pixels, of which a crop uses the centre
         from resnets.models.interop.caffe import centre
 
-        crop = min(hints.crop_px or _IMAGENET_PX[1], *hints.mean_image.shape[:2])
+        crop = min(_IMAGENET_PX[1] if hints.crop_px is None else hints.crop_px, *hints.mean_image.shape[:2])
         hints = dataclasses.replace(hints, mean_image=centre(hints.mean_image, crop, "The mean image"))
     if foreign.preprocess is None:
         foreign = _in_rgb(foreign) if hints.color == "bgr" and foreign.format != "caffe" else foreign
@@ -63,18 +67,20 @@ def complete(foreign: Foreign, hints: Hints) -> Foreign:
     missing = list(foreign.missing)
     classes = hints.classes or foreign.classes
     if foreign.preprocess is None and hints.mean_image is None:
-        if hints.mean is None:
-            missing.append("--mean r,g,b" if channels == 3 else "--mean GRAY")
-        if hints.std is None:
-            missing.append("--std r,g,b (for pixels in 0..255; or --mean-image FILE in the place of mean and std)")
+        values = "r,g,b" if channels == 3 else "GRAY"
+        flags = [f"{name} {values}" for name, given in (("--mean", hints.mean), ("--std", hints.std)) if given is None]
+        if flags:
+            instead = "; or --mean-image FILE in the place of both" if len(flags) == 2 else ""
+            missing += [*flags[:-1], f"{flags[-1]} (for pixels in 0..255{instead})"]
     if classes is None:
-        missing.append(f"--class-names FILE ({outputs} names in the order of the outputs, one a line)")
+        missing.append(f"--class-names FILE ({counted(outputs, 'name')} in the order of the outputs, one a line)")
     if missing:
         raise IncompleteError(foreign.source, missing)
     assert classes is not None
     if len(classes) != outputs:
         raise ModelError(
-            f"{len(classes)} class names are given, and {foreign.source} has {outputs} outputs; give one name for each."
+            f"{counted(len(classes), 'class name')} {'is' if len(classes) == 1 else 'are'} given, and {foreign.source} "
+            f"has {counted(outputs, 'output')}; give one name for each."
         )
     preprocess, mean_image = foreign.preprocess, foreign.mean_image
     if preprocess is None:
@@ -92,14 +98,24 @@ def read_class_names(path: Path) -> tuple[str, ...]:
     """Return the class names of a file: one a line, or a JSON list.
 
     Raises:
-        ModelError: the file cannot be read, or holds something else.
+        ModelError: the file cannot be read, or holds something else, or a name has a control character.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
-    except (OSError, ValueError) as error:
-        raise ModelError(f"The class names {path} cannot be read ({error}).") from error
-    if not text.lstrip().startswith("["):
-        names = [line.strip() for line in text.splitlines()]
+    except FileNotFoundError as error:
+        raise ModelError(f"There is no file {path} for --class-names.") from error
+    except OSError as error:
+        raise ModelError(f"The class names {path} cannot be read: {error.strerror}.") from error
+    except ValueError as error:
+        raise ModelError(f"The class names {path} are not UTF-8 text; save the file as UTF-8.") from error
+    if _is_object(text):
+        raise ModelError(
+            f"The class names {path} are a JSON object; a list of names in the order of the outputs is wanted, or one "
+            "name a line."
+        )
+    as_list = text.lstrip().startswith("[")
+    if not as_list:
+        names = [line.strip(" \t") for line in text.split("\n")]
         while names and not names[-1]:
             names.pop()
     else:
@@ -109,7 +125,16 @@ def read_class_names(path: Path) -> tuple[str, ...]:
             raise ModelError(f"The class names {path} begin as a JSON list and are none.") from error
     if not names or not all(isinstance(name, str) and name for name in names):
         raise ModelError(f"The class names {path} are not one name a line, or a JSON list of names, without gaps.")
+    for place, name in enumerate(names, start=1):
+        check_printable(name, f"The class names {path}: {'name' if as_list else 'line'} {place}")
     return tuple(names)
+
+
+def _is_object(text: str) -> bool:
+    try:
+        return text.lstrip().startswith("{") and isinstance(json.loads(text), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def read_mean_image(path: Path, color: Literal["rgb", "bgr"] | None) -> Float32[np.ndarray, "h w rgb"]:
@@ -156,8 +181,8 @@ def _preprocess(foreign: Foreign, hints: Hints, channels: int) -> Preprocess:
     if hints.mean_image is not None:
         side = hints.mean_image.shape[0]
         resize, crop = round(side * resize / crop), side
-    crop = hints.crop_px or crop
-    resize = hints.resize_px or max(resize, crop)
+    crop = crop if hints.crop_px is None else hints.crop_px
+    resize = max(resize, crop) if hints.resize_px is None else hints.resize_px
     if not 8 <= crop <= resize <= LARGEST_PX:
         raise SpecError(f"--resize is {resize} and --crop {crop}; 8 <= crop <= resize <= {LARGEST_PX} pixels.")
     if hints.mean_image is not None and hints.mean_image.shape != (crop, crop, channels):
@@ -170,7 +195,9 @@ def _preprocess(foreign: Foreign, hints: Hints, channels: int) -> Preprocess:
     assert mean is not None
     for name, values in (("--mean", mean), ("--std", std)):
         if len(values) != channels:
-            raise SpecError(f"{name} has {len(values)} value(s), and {foreign.source} takes {channels} channel(s).")
+            raise SpecError(
+                f"{name} has {counted(len(values), 'value')}, and {foreign.source} takes {counted(channels, 'channel')}."
+            )
     return Preprocess(
         resize_px=resize,
         crop_px=crop,
@@ -200,6 +227,11 @@ def _check_statistics(hints: Hints) -> None:
         if max(map(abs, mean)) <= 1 and any(mean):
             raise SpecError(
                 f"--mean-image has values for pixels in 0..1 (mean {_written(mean)}); multiply them by 255."
+            )
+        image = hints.mean_image
+        if not 0 <= image.min() <= image.max() <= 255:
+            raise SpecError(
+                f"--mean-image has values from {image.min():g} to {image.max():g}; a mean of pixels is in 0..255."
             )
     if mean is not None and not 0 <= min(mean) <= max(mean) <= 255:
         raise SpecError(
@@ -252,7 +284,7 @@ def _in_rgb(foreign: Foreign) -> Foreign:
     weights = dict(foreign.weights)
     if weights[name].shape[1] != 3:
         raise ModelError(
-            f"--color bgr is given, and {foreign.source} takes images of {weights[name].shape[1]} channel(s)."
+            f"--color bgr is given, and {foreign.source} takes images of {counted(weights[name].shape[1], 'channel')}."
         )
     weights[name] = weights[name].flip(1)
     reference = foreign.reference
@@ -273,6 +305,15 @@ def _ends(weights: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
 
 def _has_stem(foreign: Foreign) -> bool:
     return "conv1.weight" in foreign.weights
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun, which takes an s where there is not exactly one.
+
+    >>> counted(1, "class name"), counted(3, "output")
+    ('1 class name', '3 outputs')
+    """
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _written(values: Sequence[float]) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import shutil
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from resnets.data.preprocess import Preprocessor
 from resnets.models.interop import cifar, huggingface, timm, torchvision
 from resnets.models.interop.files import SUFFIXES, load_tensors
 from resnets.models.interop.foreign import Foreign, Hints
-from resnets.models.interop.preprocessing import read_json
+from resnets.models.interop.preprocessing import check_printable, read_json
 from resnets.specs.errors import ModelError, UserError, near_misses
 
 if TYPE_CHECKING:
@@ -38,6 +39,8 @@ class Format(NamedTuple):
     write: Callable[[Path, Foreign], None]
     suffixes: tuple[str, ...]
     """Names of the files that are written; empty where a folder is."""
+    lacks: tuple[str, ...] = ()
+    """What one of our models has and the files that are written have no place for."""
 
 
 def _read_caffe(path: Path, hints: Hints) -> Foreign:
@@ -52,12 +55,15 @@ def _write_caffe(path: Path, net: Foreign) -> None:
     write(path, net)
 
 
+_LACKS = ("class names", "normalisation", "licence")
 FORMATS = {
-    "torchvision": Format(torchvision.read, torchvision.write, torchvision.SUFFIXES),
+    "torchvision": Format(torchvision.read, torchvision.write, torchvision.SUFFIXES, _LACKS),
     "timm": Format(timm.read, timm.write, ()),
     "huggingface": Format(huggingface.read, huggingface.write, ()),
-    "cifar": Format(cifar.read, cifar.write, cifar.SUFFIXES),
-    "caffe": Format(_read_caffe, _write_caffe, ()),
+    "cifar": Format(cifar.read, cifar.write, cifar.SUFFIXES, _LACKS),
+    "caffe": Format(
+        _read_caffe, _write_caffe, (), ("class names", "normalisation and licence other than as a comment")
+    ),
 }
 OURS = "resnets"
 
@@ -74,6 +80,10 @@ class Conversion:
     """The net with its preprocessing, class names and licence."""
     proof: Proof
     """Converted net against source; for a net that came from a third program, the larger of both differences."""
+    declared_with: tuple[str, ...] = ()
+    """Flags that stated the variant where the source's files do not tell it; the proof is then of the net declared."""
+    assumed: tuple[str, ...] = ()
+    """What neither the source's files nor the hints say, and was taken to be."""
 
 
 def import_foreign(path: Path, hints: Hints | None = None) -> StoredModel:
@@ -112,11 +122,19 @@ def convert(
     target = _target(destination, to)
     if destination.exists() or destination.is_symlink():
         raise UserError(f"{destination} exists, and convert replaces nothing; name another destination or remove it.")
+    declared: tuple[str, ...] = ()
+    assumed: tuple[str, ...] = ()
     if isinstance(source, StoredModel):
+        for index, name in enumerate(source.classes):
+            check_printable(name, f"The class name of output {index}")
+        check_printable(source.licence, "The licence (--licence)")
         stored, proofs, origin = source, [], (source.name, OURS)
     else:
         stored, proof, foreign = _import(source, hints)
         proofs, origin = [proof], (str(source), foreign.format)
+        declared = foreign.declared_with
+        if hints.mean_image is not None and hints.std is None and foreign.format != "caffe":
+            assumed = ("std 1, as --mean-image is given without --std",)
     proofs.append(_write(stored, destination, target))
     return Conversion(
         source=origin[0],
@@ -125,6 +143,8 @@ def convert(
         target_format=target,
         stored=stored,
         proof=max(proofs, key=lambda proof: proof.max_difference),
+        declared_with=declared,
+        assumed=assumed,
     )
 
 
@@ -203,7 +223,9 @@ def _dialect(tensors: Mapping[str, Tensor]) -> str:
     return "cifar" if stem is not None and stem.ndim == 4 and stem.shape[-1] == 3 else "torchvision"
 
 
-_OTHER_SUFFIXES = (
+_FILES_ONLY = (
+    *SUFFIXES,
+    ".caffemodel",
     ".onnx",
     ".h5",
     ".keras",
@@ -215,12 +237,20 @@ _OTHER_SUFFIXES = (
     ".prototxt",
     ".json",
     ".zip",
-    ".tar",
 )
+"""What no folder is called, as it would be taken for a file of another program."""
+_FILE_SUFFIX = re.compile(r"\.[A-Za-z][A-Za-z0-9_]{0,9}")
+"""What a file's name ends in, unlike `.5` of resnet50-v1.5 or `.finetune-seed0` of a run."""
 
 
 def _target(destination: Path, to: str | None) -> str:
     if to is None:
+        if destination.suffix not in torchvision.SUFFIXES and _FILE_SUFFIX.fullmatch(destination.suffix):
+            named = "" if destination.suffix in _FILES_ONLY else f" With --to {OURS}, a model folder gets this name."
+            raise UserError(
+                f"{destination} ends in {destination.suffix}, which no format has that can be written; name a file in "
+                f"{' or '.join(torchvision.SUFFIXES)}, or a folder; --to takes {', '.join([OURS, *FORMATS])}.{named}"
+            )
         to = "torchvision" if destination.suffix in torchvision.SUFFIXES else OURS
     if to != OURS and to not in FORMATS:
         known = [OURS, *FORMATS]
@@ -228,7 +258,7 @@ def _target(destination: Path, to: str | None) -> str:
     suffixes = () if to == OURS else FORMATS[to].suffixes
     if suffixes and destination.suffix not in suffixes:
         raise UserError(f"--to {to} writes a file; end {destination} in {' or '.join(suffixes)}.")
-    if not suffixes and destination.suffix in (*SUFFIXES, ".caffemodel", *_OTHER_SUFFIXES):
+    if not suffixes and destination.suffix in _FILES_ONLY:
         raise UserError(
             f"--to {to} writes a folder, and {destination} is named like a file; --to is one of "
             f"{', '.join([OURS, *FORMATS])}."
@@ -346,4 +376,9 @@ def as_json(conversion: Conversion) -> dict[str, Any]:
         "preprocess": dataclasses.asdict(stored.preprocessor.spec),
         **dataclasses.asdict(proof),
         "licence": stored.licence,
+        "declared_with": list(conversion.declared_with),
+        "assumed": list(conversion.assumed),
+        "not_in_these_files": list(
+            FORMATS[conversion.target_format].lacks if conversion.target_format in FORMATS else ()
+        ),
     }

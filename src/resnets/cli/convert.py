@@ -38,6 +38,9 @@ def main(arguments: list[str]) -> int:
     """Convert what `arguments` name."""
     parser = _parser()
     given = parser.parse_args(arguments)
+    for name, text in (("SRC", given.source), ("DST", given.destination)):
+        if not text.strip():
+            raise UserError(f"{name} is empty; it is a path. `resnets convert --help` shows examples.")
     flags.import_modules(given)
     from resnets import api
     from resnets.artifacts.conversion import as_json
@@ -108,7 +111,7 @@ def _model(text: str | None) -> Any:
     from resnets.specs import io
     from resnets.specs.model import ModelSpec
 
-    return io.from_json(ModelSpec, read_json(Path(text)), "model")
+    return io.from_json(ModelSpec, read_json(Path(text)), f"--model {text}")
 
 
 def _numbers(name: str, text: str | None) -> tuple[float, ...] | None:
@@ -129,15 +132,30 @@ def _print_report(report: dict[str, Any]) -> None:
     )
     print(f"{report['source']} ({report['from']}) -> {report['destination']} ({report['to']})")
     print(f"{report['name']}: {'; '.join(report['variant'])}")
+    if report["declared_with"]:
+        print(
+            f"variant declared with {' and '.join(report['declared_with'])}: the files do not tell it, and the "
+            "difference below is from the net that was declared"
+        )
     print(
-        f"{report['classes']} classes; shorter side {prepared['resize_px']}, crop {prepared['crop_px']}, "
-        f"{prepared['interpolation']}; {prepared['color']}, {statistics}"
+        f"{report['classes']} {'class' if report['classes'] == 1 else 'classes'}; shorter side "
+        f"{prepared['resize_px']}, crop {prepared['crop_px']}, {prepared['interpolation']}; {prepared['color']}, "
+        f"{statistics}"
     )
     print(
         f"largest difference {report['max_difference']:.3g} of logits up to {report['largest_logit']:.3g}, over "
         f"{report['random_images']} random and {report['real_images']} real images"
     )
-    print(f"licence: {report['licence'] or 'not stated; --licence TEXT stores it with the weights'}")
+    for assumption in report["assumed"]:
+        print(f"taken to be: {assumption}")
+    if report["not_in_these_files"]:
+        print(f"not in these files: {', '.join(report['not_in_these_files'])}")
+    unstated = (
+        "not stated"
+        if "licence" in report["not_in_these_files"]
+        else "not stated; --licence TEXT stores it with the weights"
+    )
+    print(f"licence: {report['licence'] or unstated}")
 
 
 def _joined(values: Sequence[float]) -> str:

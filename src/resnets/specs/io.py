@@ -79,31 +79,31 @@ def _decode(kind: Any, value: Any, path: str) -> Any:
         return _decode_dataclass(kind, value, path)
     if origin is Literal:
         if value not in typing.get_args(kind) or isinstance(value, bool):
-            raise SpecError(f"{path} is {value!r}; it is one of {', '.join(map(repr, typing.get_args(kind)))}.")
+            raise SpecError(f"{path} is {shown(value)}; it is one of {', '.join(map(repr, typing.get_args(kind)))}.")
         return value
     if origin is tuple:
         if not isinstance(value, list):
-            raise SpecError(f"{path} is {value!r}; it is a list.")
+            raise SpecError(f"{path} is {shown(value)}; it is a list.")
         item = typing.get_args(kind)[0]
         return tuple(_decode(item, entry, f"{path}[{index}]") for index, entry in enumerate(value))
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        raise SpecError(f"{path} is {value!r}; it is of type {kind.__name__}.")
+        raise SpecError(f"{path} is {shown(value)}; it is of type {kind.__name__}.")
     return value
 
 
 def _decode_union(members: tuple[Any, ...], value: Any, path: str) -> Any:
     tag = value.get("kind") if isinstance(value, dict) else None
     if not isinstance(tag, str):
-        raise SpecError(f'{path} is {value!r}; it is an object with a "kind".')
+        raise SpecError(f'{path} is {shown(value)}; it is an object with a "kind".')
     if ":" in tag:
         return _decode_dataclass(_outside(tag, path), value, path)
     for member in members:
         if member.__name__ == tag:
             return _decode_dataclass(member, value, path)
     kinds = [member.__name__ for member in members]
-    raise SpecError(f"{path} is of kind {tag!r}; it is one of {', '.join(kinds)}.{near_misses(tag, kinds)}")
+    raise SpecError(f"{path} is of kind {shown(tag)}; it is one of {', '.join(kinds)}.{near_misses(tag, kinds)}")
 
 
 def _outside(tag: str, path: str) -> type:
@@ -111,18 +111,20 @@ def _outside(tag: str, path: str) -> type:
     module, _, name = tag.partition(":")
     kind = getattr(sys.modules.get(module), name, None)
     if not (isinstance(kind, type) and dataclasses.is_dataclass(kind)):
-        raise SpecError(f"{path} is of kind {tag!r}, which is not loaded; import {module} first (--import {module}).")
+        raise SpecError(
+            f"{path} is of kind {shown(tag)}, which is not loaded; import {module} first (--import {module})."
+        )
     return kind
 
 
 def _decode_dataclass(kind: Any, value: Any, path: str) -> Any:
     if not isinstance(value, dict):
-        raise SpecError(f"{path} is {value!r}; it is an object.")
+        raise SpecError(f"{path} is {shown(value)}; it is an object.")
     hints = _hints(kind)
     given = {name: item for name, item in value.items() if name != "kind"}
     unknown = sorted(set(given) - set(hints))
     if unknown:
-        raise SpecError(f"{path} has no field {unknown[0]!r}.{near_misses(unknown[0], hints)}")
+        raise SpecError(f"{path} has no field {shown(unknown[0])}.{near_misses(unknown[0], hints)}")
     required = {
         field.name
         for field in dataclasses.fields(kind)
@@ -132,6 +134,12 @@ def _decode_dataclass(kind: Any, value: Any, path: str) -> Any:
     if missing:
         raise SpecError(f"{path} lacks the field {missing[0]!r}.")
     return kind(**{name: _decode(hints[name], item, f"{path}.{name}") for name, item in given.items()})
+
+
+def shown(value: Any) -> str:
+    """Return a value of a file, which may be of any length, as a message of one line can have it: short."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 @functools.cache

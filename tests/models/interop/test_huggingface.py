@@ -225,6 +225,12 @@ def test_without_rescaling_or_normalisation_the_statistics_are_those_of_the_pixe
         ({"image_std": [0, 0, 0]}, "std"),
         ({"rescale_factor": 0}, "p.json"),
         ({"do_rescale": "yes"}, "do_rescale"),
+        ({"image_mean": [123.0, 116.0, 103.0]}, "p.json: image_mean is, for pixels multiplied by 0.00392157"),
+        ({"image_mean": [-0.5, 0.5, 0.5]}, "p.json: image_mean"),
+        ({"do_rescale": False}, "p.json: image_mean"),
+        ({"do_rescale": False, "image_mean": [123.0, 116.0, 103.0]}, "p.json: image_std"),
+        ({"image_std": [0.001, 0.2, 0.2]}, "p.json: image_std"),
+        ({"image_std": [58.0, 57.0, 57.0]}, "p.json: image_std is, for pixels multiplied by 0.00392157"),
     ],
 )
 def test_preprocessing_that_cannot_be_kept_is_refused(change, words):
@@ -249,6 +255,8 @@ def test_preprocessing_that_cannot_be_kept_is_refused(change, words):
         ({"id2label": {"0": "a"}}, "id2label names 1 classes"),
         ({"id2label": {"0": "a", "1": "b", "3": "c"}}, "id2label"),
         ({"id2label": ["a", "b", "c"]}, "id2label"),
+        ({"id2label": {"0": "a", "1": "b\x1b[31m", "2": "c"}}, "id2label[1] has the control character U+001B"),
+        ({"license": "mit\x07"}, "license has the control character U+0007"),
     ],
 )
 def test_a_config_that_does_not_fit_is_refused(small, net, outgoing, tmp_path, change, words):
@@ -281,6 +289,21 @@ def test_what_it_lacks_is_refused_and_nothing_is_written(net, outgoing, tmp_path
     with pytest.raises(ModelError, match=f"ResNetForImageClassification cannot express {name}: "):
         write(tmp_path / "model", outgoing(net(model_spec(name, num_classes=2))))
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("block", ["basic", "bottleneck"])
+def test_what_to_train_is_said_where_the_pooling_is_the_authors(small, block):
+    reason = obstacle(small(block=block, stem_pool="official"))
+    assert "pads the pooling after conv1 by one pixel, and this net does not" in reason
+    assert "train with --model.stem-pool torchvision to have" in reason
+
+
+def test_a_model_card_with_a_control_character_is_refused(folder):
+    path, _ = folder
+    edit(path / "config.json", license=None)
+    (path / "README.md").write_text("---\nlicense: mit\x1b[0m\n---\n")
+    with pytest.raises(ModelError, match=r"README\.md: license has the control character U\+001B"):
+        read(path, Hints())
 
 
 def test_10_000_damaged_configs_are_refused_or_describe_the_weights(small, net, outgoing, quick_folder, mutated):

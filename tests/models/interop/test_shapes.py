@@ -42,8 +42,12 @@ def test_without_a_name_the_net_is_known_or_asked_for_with_its_own_name_among_th
     if resolved is None:
         (flag,) = missing
         assert flag.startswith("--model NAME (")
-        choices = flag.removeprefix("--model NAME (").removesuffix(")").replace(" with --zero-pad end|both", "")
-        assert name in choices.split(", ")
+        described = dict(choice.split(": ") for choice in flag.removeprefix("--model NAME (")[:-1].split("; "))
+        assert name in described
+        assert len(set(described.values())) == len(described)
+        assert ("--zero-pad end|both" in described[name]) == (spec.shortcut == "A")
+        first = next(iter(described))
+        assert first.endswith("-v1.5") or spec.stem == "3x3" or not any(other.endswith("-v1.5") for other in described)
     else:
         assert resolved == spec
         assert spec.stem == "3x3"

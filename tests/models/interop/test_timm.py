@@ -131,6 +131,11 @@ def test_the_licence_of_the_model_card_counts_where_the_config_has_none(folder):
         ({"interpolation": "lanczos"}, "lanczos"),
         ({"mean": [0.5, 0.5]}, "mean"),
         ({"std": [0, 0.1, 0.1]}, "std"),
+        ({"std": [0.001, 0.1, 0.1]}, "config.json: std is"),
+        ({"mean": [123.0, 116.0, 103.0]}, "config.json: mean is"),
+        ({"std": [58.0, 57.0, 57.0]}, "config.json: std is"),
+        ({"label_names": ["a", "b\x1b", "c"]}, "label_names[1] has the control character U+001B"),
+        ({"license": "mit\x1b"}, "license has the control character U+001B"),
         ({"mean": ["a", "b", "c"]}, "mean"),
         ({"label_names": "abc"}, "label_names"),
         ({"model_args": {"global_pool": "max"}}, "global_pool"),
@@ -164,7 +169,7 @@ def test_a_folder_without_weights_is_refused(folder):
 @pytest.mark.parametrize(
     ("name", "preprocess", "words"),
     [
-        ("resnet18", None, "padding 1"),
+        ("resnet18", None, "pads the pooling after conv1"),
         ("resnet18-v1.5", {"mean_image": True}, "mean image"),
         ("resnet18-v1.5", {"color": "bgr"}, "takes bgr"),
     ],

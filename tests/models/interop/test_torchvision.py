@@ -1,3 +1,5 @@
+import dataclasses
+
 import pytest
 import torch
 import torchvision
@@ -47,7 +49,10 @@ def test_the_declared_format_decides_the_variant_and_a_bare_file_does_not(tmp_pa
     assert read(path, Hints(format="torchvision")).spec == model_spec("resnet18-v1.5", num_classes=2)
     bare = read(path, Hints())
     assert (bare.spec, bare.reference) == (None, None)
-    assert bare.missing == ("--model NAME (resnet18, resnet18-v1.5)",)
+    assert bare.missing == (
+        "--model NAME (resnet18-v1.5: files of torchvision and timm, which --from torchvision says as well; "
+        "resnet18: the authors' pooling)",
+    )
     with pytest.raises(ModelError, match="stem_pool torchvision, not official"):
         read(path, Hints(format="torchvision", model="resnet18"))
 
@@ -93,6 +98,21 @@ def test_a_net_that_torchvision_lacks_is_refused_with_the_reason_and_nothing_is_
     with pytest.raises(ModelError, match=f"torchvision cannot express {name}: "):
         write(tmp_path / "w.pth", outgoing(net(model_spec(name, num_classes=2))))
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "flags"),
+    [
+        ("resnet18", "train with --model.stem-pool torchvision to have"),
+        ("resnet50", "train with --model.stem-pool torchvision and --model.stride-on 3x3 to have"),
+    ],
+)
+def test_what_to_train_for_a_net_that_torchvision_has_is_said_and_works(name, flags):
+    spec = model_spec(name)
+    assert "pads the pooling after conv1 by one pixel, and this net does not" in obstacle(spec)
+    assert flags in obstacle(spec)
+    stride_on = "3x3" if "stride-on" in flags else spec.stride_on
+    assert obstacle(dataclasses.replace(spec, stem_pool="torchvision", stride_on=stride_on)) is None
 
 
 def test_2_000_damaged_files_are_refused_or_give_a_net_that_fits(small, net, quick_folder, mutated):

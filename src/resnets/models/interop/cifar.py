@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from resnets.models.interop.files import load_tensors, with_counters
 from resnets.models.interop.foreign import Foreign
 from resnets.models.interop.functional import TORCHVISION, Names, residual_net
-from resnets.models.interop.shapes import resolve, structure
+from resnets.models.interop.shapes import declared_with, resolve, structure
 from resnets.models.interop.torchvision import save
 from resnets.specs.catalogue import model_name
 from resnets.specs.errors import ModelError
@@ -51,6 +51,7 @@ def read(path: Path, hints: Hints) -> Foreign:
         weights=weights,
         spec=spec,
         missing=missing,
+        declared_with=() if spec is None else declared_with(found, hints, str(path)),
         reference=None if spec is None else lambda images: residual_net(tensors, _names(tensors), spec, images),
     )
 

@@ -60,6 +60,8 @@ class Foreign:
     """The exact variant."""
     missing: tuple[str, ...] = ()
     """What has to be given before `spec` is known: command-line flags with the values that fit."""
+    declared_with: tuple[str, ...] = ()
+    """Flags with which the person stated what the files do not tell about `spec`; empty where they tell all."""
     preprocess: Preprocess | None = None
     """Resize, crop and normalisation."""
     mean_image: Float32[np.ndarray, "h w c"] | None = None

@@ -17,21 +17,23 @@ from resnets.models.interop.files import load_tensors, save_tensors, with_counte
 from resnets.models.interop.foreign import Foreign
 from resnets.models.interop.functional import layer
 from resnets.models.interop.preprocessing import (
+    check_printable,
     crop_share,
     flag,
     number,
     numbers,
     preprocess,
     read_json,
-    shown,
     size,
     stated_licence,
     unit_range,
 )
 from resnets.models.interop.shapes import resolve, structure
 from resnets.models.interop.timm import preprocessing_obstacle, weights_file
+from resnets.models.interop.torchvision import pooling_obstacle
 from resnets.specs.catalogue import model_name
 from resnets.specs.errors import ModelError
+from resnets.specs.io import shown
 from resnets.specs.model import ResNetSpec
 
 if TYPE_CHECKING:
@@ -106,7 +108,7 @@ def read(path: Path, hints: Hints) -> Foreign:
         missing=missing,
         preprocess=read_preprocessor(read_json(side), str(side)) if side.exists() else None,
         classes=_labels(config, found.num_classes, where),
-        licence=_licence(config) or stated_licence(path),
+        licence=_licence(config, where) or stated_licence(path),
         reference=_reference(tensors, fields, found.num_classes),
     )
 
@@ -176,6 +178,7 @@ def read_preprocessor(values: dict[str, Any], where: str) -> Preprocess:
         scale=rescale,
         interpolation=interpolation,
         where=where,
+        keys=("image_mean", "image_std"),
     )
 
 
@@ -209,7 +212,7 @@ def obstacle(spec: ModelSpec | Any, preprocessing: Preprocess | None = None) -> 
         kind = "plain nets" if spec.shortcut == "none" else f"option {spec.shortcut}"
         return f"it has no {kind}, only projections where dimensions change (option B)"
     if spec.stem_pool != "torchvision":
-        return "it pools after conv1 with padding 1, and this net as the authors' models do"
+        return pooling_obstacle()
     if spec.in_channels != 3:
         return f"its processors give images of 3 channels, and this net takes {spec.in_channels}"
     return preprocessing_obstacle(preprocessing)
@@ -296,12 +299,17 @@ def _labels(config: dict[str, Any], classes: int, where: str) -> tuple[str, ...]
         raise ModelError(f"{where}: id2label is not an object with the name of every class.")
     if set(labels) != indices:
         raise ModelError(f"{where}: id2label names {len(labels)} classes, and the weights have {classes}, 0 and up.")
+    for index in range(classes):
+        check_printable(labels[str(index)], f"{where}: id2label[{index}]")
     return tuple(labels[str(index)] for index in range(classes))
 
 
-def _licence(config: dict[str, Any]) -> str:
+def _licence(config: dict[str, Any], where: str) -> str:
     licence = config.get("license")
-    return licence if isinstance(licence, str) else ""
+    if not isinstance(licence, str):
+        return ""
+    check_printable(licence, f"{where}: license")
+    return licence
 
 
 def _reference(tensors: dict[str, Tensor], fields: dict[str, Any], classes: int) -> Callable[[Tensor], Tensor]:

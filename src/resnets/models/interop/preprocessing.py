@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+import unicodedata
 from typing import TYPE_CHECKING, Any
 
 from resnets.specs.errors import ModelError, SpecError
+from resnets.specs.io import shown
 from resnets.specs.preprocess import Preprocess
 
 if TYPE_CHECKING:
@@ -17,6 +19,12 @@ if TYPE_CHECKING:
 LARGEST_PX = 4096
 """Largest size of an image that a file may ask for; a file that asks for more is damaged or hostile."""
 _LARGEST_JSON = 16 * 2**20
+_LARGEST_STD = 255.5
+"""Pixels in 0..1 that are not divided have 255, from which a `rescale_factor` of few digits may depart."""
+_UNPRINTABLE = {"Cc", "Cs", "Zl", "Zp"}
+"""Unicode's categories of control characters, halves of surrogate pairs, and separators of lines and paragraphs."""
+_REORDERING = set(range(0x202A, 0x202F)) | set(range(0x2066, 0x206A))
+"""Code points that make a terminal show the text after them in another order."""
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -32,7 +40,7 @@ def read_json(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise ModelError(f"{path} cannot be read: {error.strerror}.") from error
     except (ValueError, RecursionError) as error:
-        raise ModelError(f"{path} is not valid JSON; the folder is damaged.") from error
+        raise ModelError(f"{path} is not valid JSON; it is damaged.") from error
     if not isinstance(values, dict):
         raise ModelError(f"{path} holds a JSON {type(values).__name__}, not an object.")
     return values
@@ -94,24 +102,53 @@ def preprocess(
     scale: float,
     interpolation: Literal["bilinear", "bicubic"],
     where: str,
+    keys: tuple[str, str],
 ) -> Preprocess:
     """Return our preprocessing for one that multiplies pixels by `scale` before the mean and standard deviation.
 
     Statistics are rounded to ten decimals, so that 0.485 of 255 is 123.675 and not a neighbour of it.
 
+    Args:
+        resize_px: shorter side of the resized image.
+        crop_px: side of the centre crop.
+        mean: of scaled pixels, a value a channel.
+        std: of scaled pixels, a value a channel.
+        scale: what pixels in 0..255 are multiplied by.
+        interpolation: filter of the resize.
+        where: file, for messages.
+        keys: names of the mean and of the standard deviation in that file.
+
     Raises:
-        ModelError: the values cannot be used.
+        ModelError: the values cannot be used, or are in another unit than that of the scaled pixels.
     """
     try:
+        pixel_mean = tuple(round(value / scale, 10) for value in mean)
+        pixel_std = tuple(round(value / scale, 10) for value in std)
+        _check_unit(pixel_mean, pixel_std, where, keys, scale)
         return Preprocess(
-            resize_px=resize_px,
-            crop_px=crop_px,
-            mean=tuple(round(value / scale, 10) for value in mean),
-            std=tuple(round(value / scale, 10) for value in std),
-            interpolation=interpolation,
+            resize_px=resize_px, crop_px=crop_px, mean=pixel_mean, std=pixel_std, interpolation=interpolation
         )
     except (SpecError, OverflowError, ZeroDivisionError) as error:
         raise ModelError(f"{where}: {error}") from error
+
+
+def _check_unit(mean: Sequence[float], std: Sequence[float], where: str, keys: tuple[str, str], scale: float) -> None:
+    unit = f"for pixels multiplied by {scale:.6g}, that is"
+    if not 0 <= min(mean) <= max(mean) <= 255 or (any(mean) and max(mean) <= 1):
+        raise ModelError(
+            f"{where}: {keys[0]} is, {unit} for pixels in 0..255, {_joined(mean)}, which no mean of pixels is; "
+            "the scaling or the mean in the file is wrong."
+        )
+    if not 1 <= min(std) <= max(std) <= _LARGEST_STD:
+        raise ModelError(
+            f"{where}: {keys[1]} is, {unit} for pixels in 0..255, {_joined(std)}; below 1 it would be less than one step "
+            "of a pixel, and above 255 more than all of them, so the scaling or the standard deviation in the file is "
+            "wrong."
+        )
+
+
+def _joined(values: Sequence[float]) -> str:
+    return ",".join(f"{value:g}" for value in values)
 
 
 def unit_range(values: Sequence[float]) -> list[float]:
@@ -133,11 +170,30 @@ def class_names(value: Any, where: str) -> tuple[str, ...]:
     """
     if not isinstance(value, list) or not value or not all(isinstance(name, str) for name in value):
         raise ModelError(f"{where} does not name the classes as a list of strings.")
+    for index, name in enumerate(value):
+        check_printable(name, f"{where}[{index}]")
     return tuple(value)
 
 
+def check_printable(text: str, where: str) -> None:
+    """Refuse text that would do something to a terminal other than appear in it.
+
+    Raises:
+        ModelError: it has a control character; the message names the place and the character, and does not show it.
+    """
+    for place, character in enumerate(text, start=1):
+        if unicodedata.category(character) in _UNPRINTABLE or ord(character) in _REORDERING:
+            raise ModelError(
+                f"{where} has the control character U+{ord(character):04X} as character {place}; remove it."
+            )
+
+
 def stated_licence(folder: Path) -> str:
-    """Return the licence that the head of a model card (README.md) states, or an empty string."""
+    """Return the licence that the head of a model card (README.md) states, or an empty string.
+
+    Raises:
+        ModelError: it has a control character.
+    """
     try:
         with (folder / "README.md").open(encoding="utf-8") as file:
             text = file.read(65536)
@@ -145,16 +201,12 @@ def stated_licence(folder: Path) -> str:
         return ""
     if not text.startswith("---"):
         return ""
-    for line in text.split("---", 2)[1].splitlines():
+    for line in text.split("---", 2)[1].split("\n"):
         if line.startswith("license:"):
-            return line.removeprefix("license:").strip().strip("'\"")
+            licence = line.removeprefix("license:").strip().strip("'\"")
+            check_printable(licence, f"{folder / 'README.md'}: license")
+            return licence
     return ""
-
-
-def shown(value: Any) -> str:
-    """Return a value of a file that nobody vouches for as a message can have it: short."""
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def _is_number(value: Any) -> bool:

@@ -12,6 +12,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from resnets.models.interop.foreign import Hints
 from resnets.specs.catalogue import model_name, model_spec, names
 from resnets.specs.errors import ModelError, SpecError
 from resnets.specs.model import ResNetSpec
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from resnets.models.interop.foreign import Hints
     from resnets.specs.model import ModelSpec, Shortcut, StemPool
 
 _BLOCK = re.compile(r"layer(\d{1,4})\.(\d{1,4})\.(conv1|conv2|conv3|downsample\.0)\.weight")
@@ -129,6 +129,24 @@ def resolve(
     return _spec(found, shortcut, stem_pool, stride_on), ()
 
 
+def declared_with(found: Structure, hints: Hints, source: str) -> tuple[str, ...]:
+    """Return the flags that state what the shapes do not tell about a net whose variant is known.
+
+    Args:
+        found: what the shapes say.
+        hints: what the person says, with which `resolve` finds the variant.
+        source: for messages.
+    """
+    if resolve(found, Hints(), source)[0] is not None:
+        return ()
+    given = {
+        f"--from {hints.format}": hints.format in ("torchvision", "timm"),
+        "--model": hints.model is not None,
+        "--zero-pad": hints.zero_pad is not None,
+    }
+    return tuple(flag for flag, is_given in given.items() if is_given)
+
+
 def _spec(found: Structure, shortcut: Shortcut, stem_pool: StemPool, stride_on: Literal["1x1", "3x3"]) -> ResNetSpec:
     return ResNetSpec(
         block=found.block,
@@ -203,21 +221,40 @@ def _ask_for_model(found: Structure, stem_pool: StemPool | None, stride_on: str 
     depth = 2 + sum(found.blocks) * (2 if found.block == "basic" else 3)
     cifar = [f"cifar-resnet{depth}", f"cifar-resnet{depth}-b", f"cifar-resnet{depth}-c", f"cifar-plain{depth}"]
     options = [f"resnet{depth}-{option}{version}" for option in "ac" for version in ("", "-v1.5")]
-    fitting = []
+    fitting: dict[str, ResNetSpec] = {}
     for name in dict.fromkeys([*names(), *options, *cifar]):
         try:
             spec = _hinted(name, found, "")
             _check_fit(spec, found, "", stem_pool, stride_on)  # pyright: ignore[reportArgumentType]
         except (ModelError, SpecError):
             continue
-        fitting.append(f"{name} with --zero-pad end|both" if spec.shortcut == "A" else name)
+        fitting[name] = spec
     if not fitting:
         widths = "/".join(map(str, found.widths))
         return (
             f"--model SPEC.json (no net of the catalogue has {found.block} blocks {found.blocks} of widths {widths} and "
             f"a {found.stem} stem; `resnets.specs.model.ResNetSpec` describes any)"
         )
-    return f"--model NAME ({', '.join(fitting)})"
+    by_use = sorted(fitting.items(), key=lambda item: item[1].stem_pool != "torchvision")  # files of torchvision abound
+    return f"--model NAME ({'; '.join(f'{name}: {_told_apart(spec)}' for name, spec in by_use)})"
+
+
+def _told_apart(spec: ResNetSpec) -> str:
+    """Return what tells a net from the others whose weights have the same shapes."""
+    stride = " and stride" if spec.block == "bottleneck" else ""
+    pool = ""
+    if spec.stem == "7x7":
+        pool = f"torchvision's pooling{stride}" if spec.stem_pool == "torchvision" else f"the authors' pooling{stride}"
+    match spec.shortcut:
+        case "A":
+            shortcut = "identity shortcuts padded with zeros (give --zero-pad end|both too)"
+        case "none":
+            shortcut = "no shortcuts"
+        case "B" if spec.stem_pool == "torchvision":
+            return "files of torchvision and timm, which --from torchvision says as well"
+        case _:
+            shortcut = ""
+    return ", ".join(part for part in (shortcut, pool) if part)
 
 
 def _shape(weights: Mapping[str, Tensor], name: str, ndim: int, source: str) -> tuple[int, ...]:

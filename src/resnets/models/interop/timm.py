@@ -13,20 +13,21 @@ from resnets.models.interop import torchvision
 from resnets.models.interop.files import load_tensors, save_tensors, with_counters
 from resnets.models.interop.foreign import Foreign
 from resnets.models.interop.preprocessing import (
+    check_printable,
     class_names,
     crop_share,
     number,
     numbers,
     preprocess,
     read_json,
-    shown,
     size,
     stated_licence,
     unit_range,
 )
-from resnets.models.interop.shapes import resolve, structure
+from resnets.models.interop.shapes import declared_with, resolve, structure
 from resnets.specs.catalogue import IMAGENET_STAGES, model_name
 from resnets.specs.errors import ModelError
+from resnets.specs.io import shown
 from resnets.specs.model import ResNetSpec
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ def read(path: Path, hints: Hints) -> Foreign:
         weights=weights,
         spec=spec,
         missing=missing,
+        declared_with=() if spec is None or folder else declared_with(found, hints, str(path)),
         preprocess=preprocessing,
         classes=classes,
         licence=licence or (stated_licence(path) if folder else ""),
@@ -99,11 +101,13 @@ def read_config(config: dict[str, Any], where: str) -> tuple[str, Preprocess | N
         raise ModelError(f"{where}: its weights are not stored as timm's own state dict (label_offset, custom_load).")
     names = config.get("label_names", inner.get("label_names", inner.get("labels")))
     licence = inner.get("license")
+    licence = licence if isinstance(licence, str) else ""
+    check_printable(licence, f"{where}: license")
     return (
         architecture,
         _preprocess(inner, where) if "mean" in inner and "std" in inner else None,
         None if names is None else class_names(names, f"{where}: label_names"),
-        licence if isinstance(licence, str) else "",
+        licence,
     )
 
 
@@ -131,6 +135,7 @@ def _preprocess(values: dict[str, Any], where: str) -> Preprocess:
         scale=1 / 255,
         interpolation=interpolation,
         where=where,
+        keys=("mean", "std"),
     )
 
 

@@ -12,7 +12,7 @@ from torch import nn
 from resnets.models.interop.files import load_tensors, save_tensors, with_counters
 from resnets.models.interop.foreign import Foreign
 from resnets.models.interop.functional import TORCHVISION, residual_net
-from resnets.models.interop.shapes import resolve, structure
+from resnets.models.interop.shapes import declared_with, resolve, structure
 from resnets.specs.catalogue import IMAGENET_STAGES, VGG_STAGES, model_name, model_spec
 from resnets.specs.errors import ModelError
 from resnets.specs.model import ResNetSpec, VGGSpec
@@ -41,22 +41,24 @@ def read(path: Path, hints: Hints) -> Foreign:
     """
     weights = with_counters(load_tensors(path, hints.entry))
     if "features.0.weight" in weights:
-        spec, missing = _vgg(weights, hints, str(path)), ()
+        spec, missing, declared = _vgg(weights, hints, str(path)), (), ()
     else:
-        declared = hints.format == "torchvision"
+        found, own = structure(weights, str(path)), hints.format == "torchvision"
         spec, missing = resolve(
-            structure(weights, str(path)),
+            found,
             hints,
             str(path),
-            stem_pool="torchvision" if declared else None,
-            stride_on="3x3" if declared else None,
+            stem_pool="torchvision" if own else None,
+            stride_on="3x3" if own else None,
         )
+        declared = () if spec is None else declared_with(found, hints, str(path))
     return Foreign(
         format="torchvision",
         source=str(path),
         weights=weights,
         spec=spec,
         missing=missing,
+        declared_with=declared,
         reference=None if spec is None else reference(weights, spec),
     )
 
@@ -99,12 +101,29 @@ def residual_obstacle(spec: ResNetSpec) -> str | None:
         kind = "plain nets" if spec.shortcut == "none" else f"option {spec.shortcut}"
         return f"it has no {kind}, only projections where dimensions change (option B)"
     if spec.stem_pool != "torchvision":
-        return "it pools after conv1 with padding 1, and this net as the authors' models do"
+        bottleneck = spec.block == "bottleneck" and spec.stride_on != "3x3"
+        return pooling_obstacle("--model.stride-on 3x3" if bottleneck else "")
     if spec.block == "bottleneck" and spec.stride_on != "3x3":
-        return "it has the stride on the 3x3 (v1.5), and this net on the first 1x1 (v1)"
+        return (
+            "it has the stride on the 3x3 (v1.5), and this net on the first 1x1 (v1); train with --model.stride-on 3x3 "
+            "to have a net that it can express"
+        )
     if spec.widths != WIDTHS:
         return f"its stages have {'/'.join(map(str, WIDTHS))} filters, and this net's {'/'.join(map(str, spec.widths))}"
     return None if spec.in_channels == 3 else f"it takes images of 3 channels, and this net of {spec.in_channels}"
+
+
+def pooling_obstacle(other_flags: str = "") -> str:
+    """Return why a program that pools as torchvision does lacks a net with the authors' pooling, and what to do.
+
+    Args:
+        other_flags: what else such a net has to be trained with.
+    """
+    flags = f"--model.stem-pool torchvision{' and ' if other_flags else ''}{other_flags}"
+    return (
+        "it pads the pooling after conv1 by one pixel, and this net does not; train with "
+        f"{flags} to have a net that it can express"
+    )
 
 
 def reference(tensors: Mapping[str, Tensor], spec: ModelSpec) -> Callable[[Tensor], Tensor]:
