@@ -1,0 +1,1 @@
+"""What a trained net does: responses of its layers, gradients, attribution, mistakes."""
