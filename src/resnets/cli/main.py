@@ -17,6 +17,7 @@ COMMANDS = {
     "evaluate": "test errors of a trained model, or of several as an ensemble",
     "predict": "the most probable classes of images",
     "convert": "weights from and to torchvision, timm, Hugging Face, Caffe; proven equal",
+    "reproduce": "tables and figures of the paper: ours, the paper's, the verdict",
     "describe": "an architecture as in Table 1: layers, parameters, multiply-adds, memory",
 }
 

@@ -2,6 +2,10 @@
 
 A record is 3,072 bytes: the red, green and blue plane of a 32 x 32 image, each row by row. In the binary form the
 label stands before it in one byte (CIFAR-100: two, coarse then fine). The python form is a pickle of a dictionary.
+
+Smaller images, 16 x 16 or 8 x 8, are means over 2 x 2 or 4 x 4 pixels, rounded to the nearest byte (halves up). A model
+trained on them sees the same from every split of the set; an image file given to it is resized to its size with the
+filter of its preprocessing, which is close to such a mean but not equal.
 """
 
 from __future__ import annotations
@@ -115,7 +119,7 @@ def open_cifar(spec: Cifar, root: Path | None = None, *, on_progress: Progress |
         raise DataError(f"{root} is a file; the data root is a folder that holds {_forms(spec.num_classes)[0].folder}.")
     found = _find(root, spec.num_classes)
     form, folder = found if found is not None else _unpack_archive(root, spec.num_classes, on_progress)
-    return _read(form, folder, spec.validation_images)
+    return _read(form, folder, spec)
 
 
 def find_cifar(root: Path, prefer: Literal[10, 100] = 10) -> Literal[10, 100] | None:
@@ -162,7 +166,7 @@ def _unpack_archive(root: Path, num_classes: int, on_progress: Progress | None) 
     return form, extract(archive, root / form.folder)
 
 
-def _read(form: _Form, folder: Path, validation_images: int) -> Dataset:
+def _read(form: _Form, folder: Path, spec: Cifar) -> Dataset:
     read_file = _read_binary if form.encoding == "binary" else _read_python
     classes = _class_names(form, folder / form.names)
     images = np.empty((_TRAIN_IMAGES + _TEST_IMAGES, _SIDE, _SIDE, 3), np.uint8)
@@ -173,6 +177,8 @@ def _read(form: _Form, folder: Path, validation_images: int) -> Dataset:
         planes, labels[start : start + count] = read_file(folder / name, form, count)
         _interleave(planes, images[start : start + count])
         start += count
+    images = pooled(images, spec.image_px)
+    validation_images = spec.validation_images
     parts = {
         "train": slice(0, _TRAIN_IMAGES - validation_images),
         "validation": slice(_TRAIN_IMAGES - validation_images, _TRAIN_IMAGES),
@@ -181,7 +187,7 @@ def _read(form: _Form, folder: Path, validation_images: int) -> Dataset:
     digest = hashlib.sha256(images.data)
     digest.update(labels.astype("<i8").data)
     return Dataset(
-        name=f"cifar{form.num_classes}",
+        name=f"cifar{form.num_classes}" + (f" at {spec.image_px} pixels" if spec.image_px != _SIDE else ""),
         classes=classes,
         splits={
             name: ResidentSplit(images=images[part], labels=labels[part])
@@ -190,6 +196,19 @@ def _read(form: _Form, folder: Path, validation_images: int) -> Dataset:
         },
         fingerprint=digest.hexdigest(),
     )
+
+
+def pooled(images: UInt8[np.ndarray, "n side side c"], side: int) -> UInt8[np.ndarray, "n {side} {side} c"]:
+    """Return images of `side` pixels, a divisor of their own side: each pixel the mean of a square, halves up."""
+    factor = images.shape[1] // side
+    if factor == 1:
+        return images
+    # Sums of strided views: a reshaped mean would turn the whole set into floats.
+    sums = np.full((len(images), side, side, images.shape[3]), factor * factor // 2, np.uint16)
+    for row in range(factor):
+        for column in range(factor):
+            sums += images[:, row::factor, column::factor]
+    return (sums // (factor * factor)).astype(np.uint8)
 
 
 def _interleave(planes: UInt8[np.ndarray, "n 3072"], out: UInt8[np.ndarray, "n 32 32 3"]) -> None:

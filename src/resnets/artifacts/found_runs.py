@@ -1,0 +1,196 @@
+"""Runs that are there already: found below some folders by what they trained, so that nothing is trained twice.
+
+A run is known by the hash of its spec (`specs.io.spec_hash`), wherever it lies and whatever its folder is called.
+Precision is looked at apart: a run in bf16 stands for one in fp32, and says so.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from resnets.artifacts.run_directory import RunDirectory, read_spec
+from resnets.specs.errors import RunError
+from resnets.specs.io import spec_hash
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from resnets.specs.run import TrainSpec
+
+_DEEPEST = 4
+"""Folders below a root in which a run is looked for."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FoundRun:
+    """A run directory: what it trained, and its log."""
+
+    path: Path
+    """The run directory."""
+    spec: TrainSpec
+    """What was trained."""
+    lines: tuple[dict[str, Any], ...] = field(repr=False)
+    """The lines of `metrics.jsonl`."""
+
+    @property
+    def final(self) -> dict[str, Any] | None:
+        """The evaluation of the final weights, which a finished run ends with; None of one that is not finished."""
+        return next((line for line in reversed(self.lines) if line.get("final") is True), None)
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether the model folder is there; runs of large nets are kept without."""
+        return RunDirectory(self.path).is_finished
+
+    def log(self, split: str) -> list[dict[str, Any]]:
+        """Return the lines of a split during the run, oldest first: "train", "validation" or "test"."""
+        return [line for line in self.lines if line.get("split") == split and "final" not in line]
+
+    def training_mean(self, name: str, steps: int) -> float:
+        """Return the mean of a value of the training log ("loss", "top1_error") over the last `steps` steps.
+
+        Each line covers the steps since the one before it.
+
+        Raises:
+            RunError: the log has no such lines.
+        """
+        return self.training_mean_at(name, steps, at_step=self.spec.steps)
+
+    def training_mean_at(self, name: str, steps: int, at_step: int) -> float:
+        """Return the mean of a value of the training log over the `steps` steps that end with `at_step`."""
+        weighted = total = last = 0.0
+        for line in self.log("train"):
+            step = line.get("step", 0)
+            if at_step - steps < step <= at_step and name in line:
+                weighted += line[name] * (step - last)
+                total += step - last
+            last = step
+        if not total:
+            raise RunError(f"{RunDirectory(self.path).metrics} has no {name} of the steps before {at_step}.")
+        return weighted / total
+
+    @property
+    def seconds(self) -> float | None:
+        """Time that the training steps took, from the rates in the log; evaluations are left out."""
+        seconds, last = 0.0, 0
+        for line in self.log("train"):
+            rate = line.get("images_per_second")
+            if not rate:
+                return None
+            seconds += (line["step"] - last) * self.spec.global_batch / rate
+            last = line["step"]
+        return seconds or None
+
+    @property
+    def device(self) -> str:
+        """What the run was computed on, as its environment says: the GPU, or the processor and its threads."""
+        try:
+            environment = json.loads(RunDirectory(self.path).environment.read_text(encoding="utf-8"))
+            start = environment["starts"][-1] if environment.get("starts") else {}
+            if environment.get("gpu") and start.get("device", "cuda") != "cpu":
+                return str(environment["gpu"])
+            threads = start.get("threads")
+            return f"{environment['processor']}" + (f", {threads} thread(s)" if threads else "")
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return "unknown device"
+
+
+@dataclass(frozen=True, slots=True)
+class FoundRuns:
+    """The runs below some folders, by what they trained."""
+
+    _by_key: dict[str, list[tuple[Path, TrainSpec]]]
+
+    def finished(self, spec: TrainSpec) -> FoundRun | None:
+        """Return a finished run of this spec, the one in the same precision before another; None if there is none."""
+        runs = [run for run in self._runs(spec) if run.final is not None]
+        return min(runs, key=lambda run: (run.spec.precision != spec.precision, not run.has_weights), default=None)
+
+    def started(self, spec: TrainSpec) -> Path | None:
+        """Return the directory of a run of exactly this spec that is not finished, the furthest one; None if none."""
+        wanted = spec_hash(spec)
+        runs = [run for run in self._runs(spec) if run.final is None and spec_hash(run.spec) == wanted]
+        furthest = max(runs, key=lambda run: run.lines[-1].get("step", 0) if run.lines else 0, default=None)
+        return furthest.path if furthest is not None else None
+
+    def shortened(self, spec: TrainSpec) -> list[FoundRun]:
+        """Return finished runs of the same recipe and seed with fewer steps, the longest first.
+
+        They never stand for the full run; a person may want to know of them.
+        """
+        runs = []
+        for path, other in (entry for entries in self._by_key.values() for entry in entries):
+            if other.steps < spec.steps and other.model == spec.model and other.dataset == spec.dataset:
+                run = _found(path, other)
+                if other.seed == spec.seed and other.full_steps == spec.steps and run.final is not None:
+                    runs.append(run)
+        return sorted(runs, key=lambda run: -run.spec.steps)
+
+    def _runs(self, spec: TrainSpec) -> Iterator[FoundRun]:
+        for path, found in self._by_key.get(_key(spec), ()):
+            yield _found(path, found)
+
+
+def default_roots() -> tuple[Path, ...]:
+    """Return the folders in which runs are looked for: `runs` and `results` here, and `results` of the checkout."""
+    checkout = Path(__file__).resolve().parents[3] / "results"
+    roots = [Path("runs"), Path("results")]
+    if (checkout / "README.md").is_file() and checkout != Path("results").resolve():
+        roots.append(checkout)
+    return tuple(root for root in roots if root.is_dir())
+
+
+def find_runs(roots: Iterable[Path]) -> FoundRuns:
+    """Return the runs below `roots`; folders that hold none, or a damaged one, are passed over."""
+    by_key: dict[str, list[tuple[Path, TrainSpec]]] = {}
+    seen: set[Path] = set()
+    for root in roots:
+        for folder in _run_folders(root, _DEEPEST):
+            if (resolved := folder.resolve()) in seen:
+                continue
+            seen.add(resolved)
+            try:
+                spec = read_spec(folder / "config.json")
+            except RunError:
+                continue
+            by_key.setdefault(_key(spec), []).append((folder, spec))
+    return FoundRuns(by_key)
+
+
+def _key(spec: TrainSpec) -> str:
+    return spec_hash(dataclasses.replace(spec, precision="fp32"))
+
+
+def _run_folders(folder: Path, deeper: int) -> Iterator[Path]:
+    """Yield the run directories below a folder; a model folder has a config.json too, but no environment or log."""
+    if (folder / "config.json").is_file() and ((folder / "metrics.jsonl").exists() or (folder / "env.json").exists()):
+        yield folder
+        return
+    if deeper == 0:
+        return
+    try:
+        below = sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    except OSError:
+        return
+    for entry in below:
+        yield from _run_folders(entry, deeper - 1)
+
+
+def _found(path: Path, spec: TrainSpec) -> FoundRun:
+    lines: list[dict[str, Any]] = []
+    try:
+        text = RunDirectory(path).metrics.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        text = ""
+    for line in text.splitlines():
+        try:
+            value = json.loads(line)
+        except ValueError:
+            continue  # the last line of a run that is being written
+        if isinstance(value, dict):
+            lines.append(value)
+    return FoundRun(path=path, spec=spec, lines=tuple(lines))

@@ -1,0 +1,270 @@
+"""Fill the rows of an experiment: find the runs that are there, train those that are missing, read and judge."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from resnets.artifacts.found_runs import default_roots, find_runs
+from resnets.engine.interruption import listen
+from resnets.paper.core.experiment import Computed, FromRuns, NotRun, Unavailable
+from resnets.paper.core.find import canonical_name, experiment
+from resnets.paper.core.outcome import Outcome, RowOutcome, SeedValue, filled
+from resnets.paper.core.verdict import judge
+from resnets.recipes.find import recipe
+from resnets.specs.data import ImageFolder
+from resnets.specs.errors import DataError, RunError, SpecError, TrainingError
+from resnets.specs.io import spec_hash
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from resnets.artifacts.found_runs import FoundRun, FoundRuns
+    from resnets.paper.core.experiment import Budget, Experiment, Picture, PlannedRun, Row
+    from resnets.specs.run import Machine, TrainSpec
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Settings:
+    """How experiments are run here."""
+
+    budget: Budget = "check"
+    """How much may be trained."""
+    seeds: tuple[int, ...] = ()
+    """Seeds of every run; empty takes those of the experiment."""
+    run_root: Path = Path("runs")
+    """Folder that receives run directories and pictures."""
+    roots: tuple[Path, ...] | None = None
+    """Folders in which finished runs are looked for besides; None is `default_roots()`."""
+    data_root: Path | None = None
+    """Where CIFAR is, or is downloaded to."""
+    machine: Machine | None = None
+    """Device, threads and other facts that do not change a result."""
+    command: str = "resnets reproduce"
+    """What to type to go on after an interruption."""
+    quiet: bool = False
+    """Show no progress."""
+    say: Callable[[str], None] = field(default=lambda line: None)
+    """Told about every run that is trained."""
+
+
+def reproduce(name: str, settings: Settings) -> Outcome:
+    """Return what comes of the experiment called `name`, after training what the budget allows and is missing.
+
+    Raises:
+        UserError: there is no such experiment, or the data root that was given holds no CIFAR.
+        InterruptedRunError: Ctrl-C or SIGTERM; what was trained so far is kept, and the same call goes on.
+    """
+    name = canonical_name(name)
+    return fill(name, experiment(name), settings)
+
+
+def fill(name: str, planned: Experiment, settings: Settings) -> Outcome:
+    """Return the outcome of an experiment; see `reproduce`."""
+    started = time.perf_counter()
+    with listen():
+        workshop = _Workshop(settings)
+        rows = tuple(_fill_row(row, workshop) for row in planned.rows_at(settings.budget))
+        pictures, notes = _draw(planned, workshop)
+    return Outcome(
+        name=name,
+        experiment=planned,
+        budget=settings.budget,
+        rows=rows,
+        pictures=pictures,
+        notes=(*_shortened_notes(rows, workshop), *notes),
+        seconds=time.perf_counter() - started,
+        trained=workshop.trained,
+    )
+
+
+class _Workshop:
+    """Finished runs, and the training of those that are missing; every failure is remembered, none is repeated."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        roots = default_roots() if settings.roots is None else settings.roots
+        self._roots = (settings.run_root, *roots)
+        self.found: FoundRuns = find_runs(self._roots)
+        self.trained = 0
+        self._failures: dict[str, str] = {}
+
+    def run(self, spec: TrainSpec, *, train: bool) -> FoundRun | str:
+        """Return the finished run of a spec, trained now if allowed; or why there is none."""
+        found = self.found.finished(spec)
+        if found is not None:
+            return found
+        if not train:
+            return ""
+        key = spec_hash(spec)
+        if key not in self._failures:
+            reason = self._train(spec)
+            if not reason:
+                self.found = find_runs(self._roots)
+                found = self.found.finished(spec)
+                assert found is not None
+                return found
+            self._failures[key] = reason
+        return self._failures[key]
+
+    def _train(self, spec: TrainSpec) -> str:
+        """Train a run; return why it could not be, or an empty text."""
+        from resnets import api
+
+        settings = self.settings
+        if isinstance(spec.dataset, ImageFolder):
+            return "needs ImageNet, which you supply: train its recipe with `resnets train` and give the run's folder"
+        directory = self.found.started(spec) or settings.run_root / directory_name(spec)
+        settings.say(f"{spec.recipe}, seed {spec.seed}, {spec.steps:,} iterations: {directory}")
+        try:
+            api.train(
+                spec,
+                data_root=settings.data_root,
+                run=directory,
+                machine=settings.machine,
+                command=settings.command,
+                quiet=settings.quiet,
+            )
+        except DataError as error:
+            if settings.data_root is not None:
+                raise
+            return f"the data are not here: {str(error).splitlines()[0]}"
+        except TrainingError as error:
+            return f"training ended: {str(error).splitlines()[0]}"
+        self.trained += 1
+        return ""
+
+
+def directory_name(spec: TrainSpec) -> str:
+    """Return the name of a run's folder: that of `resnets train`, with a hash where the recipe was changed."""
+    plain = f"{spec.recipe.replace(':', '.')}-seed{spec.seed}"
+    try:
+        unchanged = spec_hash(dataclasses.replace(recipe(spec.recipe), seed=spec.seed)) == spec_hash(spec)
+    except SpecError:
+        unchanged = False
+    if unchanged:
+        return plain
+    identity = spec_hash(dataclasses.replace(spec, seed=0))[:6]
+    return f"{spec.recipe.replace(':', '.')}-{spec.steps}-{identity}-seed{spec.seed}"
+
+
+def _fill_row(row: Row, workshop: _Workshop) -> RowOutcome:
+    match row.ours:
+        case NotRun(reason=reason):
+            return RowOutcome(row=row, reason=reason)
+        case Computed(value=value):
+            try:
+                ours = float(value())
+            except Unavailable as missing:
+                return RowOutcome(row=row, reason=str(missing))
+            return RowOutcome(row=row, ours=ours, verdict=judge(row.rule, ours, row.paper))
+        case FromRuns():
+            return _fill_from_runs(row, row.ours, workshop)
+
+
+def _fill_from_runs(row: Row, ours: FromRuns, workshop: _Workshop) -> RowOutcome:
+    settings = workshop.settings
+    seeds = settings.seeds or ours.runs[0].seeds
+    values: list[SeedValue] = []
+    read: list[FoundRun] = []
+    reason = ""
+    for seed in seeds:
+        runs = _runs_of_seed(ours.runs, seed, workshop, train=row.budget == settings.budget)
+        if isinstance(runs, str):
+            reason = reason or runs or _how_to_run(row, ours)
+            continue
+        if ours.needs_weights and not all(run.has_weights for run in runs):
+            reason = reason or "the finished run was kept without its weights"
+            continue
+        try:
+            value = float(ours.read(*runs))
+        except (Unavailable, RunError) as missing:
+            reason = reason or str(missing)
+            continue
+        values.append(SeedValue(seed=seed, value=value))
+        read += runs
+    if not values:
+        return RowOutcome(row=row, reason=reason)
+    return filled(row, values, len(seeds), read, reason)
+
+
+def _runs_of_seed(
+    planned: tuple[PlannedRun, ...], seed: int, workshop: _Workshop, *, train: bool
+) -> list[FoundRun] | str:
+    """Return the finished runs of one seed, or why one of them is missing; the others are not trained then."""
+    runs: list[FoundRun] = []
+    for plan in planned:
+        run = workshop.run(dataclasses.replace(plan.spec, seed=seed), train=train)
+        if isinstance(run, str):
+            return run
+        runs.append(run)
+    return runs
+
+
+def _how_to_run(row: Row, ours: FromRuns) -> str:
+    missing = ", ".join(plan.name for plan in ours.runs)
+    if isinstance(ours.runs[0].spec.dataset, ImageFolder):
+        return "needs ImageNet, which you supply"
+    steps = max(plan.spec.steps for plan in ours.runs)
+    return f"not trained: {missing}, {steps:,} iterations each seed; --budget {row.budget} does it"
+
+
+def _shortened_notes(rows: tuple[RowOutcome, ...], workshop: _Workshop) -> list[str]:
+    """Return a line about each shortened run of a net whose full one is missing; it fills no row."""
+    notes: dict[Path, str] = {}
+    for outcome in rows:
+        if outcome.ours is not None or outcome.row.budget != "full" or not isinstance(outcome.row.ours, FromRuns):
+            continue
+        for plan in outcome.row.ours.runs:
+            for run in workshop.found.shortened(dataclasses.replace(plan.spec, seed=plan.seeds[0]))[:1]:
+                final = run.final or {}
+                notes[run.path] = (
+                    f"{plan.name} after {run.spec.steps:,} of {run.spec.full_steps:,} iterations (shortened, fills no "
+                    f"row): test error {final.get('top1_error', float('nan')):.2f} %, {run.path}"
+                )
+    return list(notes.values())
+
+
+def _draw(planned: Experiment, workshop: _Workshop) -> tuple[tuple[Path, ...], list[str]]:
+    """Draw the pictures whose runs are there; return them, and a line about each that was not drawn."""
+    drawn: list[Path] = []
+    notes: list[str] = []
+    for picture in planned.pictures:
+        if picture.budget not in ("full", workshop.settings.budget):
+            continue
+        runs = {plan.name: run for plan in picture.runs if (run := _first_seed(plan, workshop)) is not None}
+        if not runs:
+            notes.append(f"{picture.name} is not drawn: none of its runs is there.")
+            continue
+        missing = [plan.name for plan in picture.runs if plan.name not in runs]
+        if missing:
+            notes.append(f"{picture.name} is drawn without {', '.join(missing)}: not trained yet.")
+        drawn.append(_draw_picture(picture, runs, workshop.settings))
+    return tuple(drawn), notes
+
+
+def _first_seed(plan: PlannedRun, workshop: _Workshop) -> FoundRun | None:
+    for seed in workshop.settings.seeds or plan.seeds:
+        run = workshop.run(dataclasses.replace(plan.spec, seed=seed), train=False)
+        if not isinstance(run, str):
+            return run
+    return None
+
+
+def _draw_picture(picture: Picture, runs: dict[str, FoundRun], settings: Settings) -> Path:
+    path = settings.run_root / f"{picture.name}.png"
+    try:
+        settings.run_root.mkdir(parents=True, exist_ok=True)
+        if picture.draw is not None:
+            picture.draw(runs, path, picture.title)
+        else:
+            from resnets.report.curves import curves_from_metrics, draw_error_curves
+
+            curves = [curve for name, run in runs.items() for curve in curves_from_metrics(run.path, name)]
+            draw_error_curves(curves, path, title=picture.title)
+    except OSError as error:
+        raise RunError(f"{path} cannot be written: {error.strerror or error}.") from error
+    return path

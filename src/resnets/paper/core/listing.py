@@ -1,0 +1,113 @@
+"""How far each experiment has come: the checklist of the whole paper."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from resnets.artifacts.found_runs import default_roots, find_runs
+from resnets.paper.core.experiment import BUDGETS, Computed, FromRuns, Unavailable
+from resnets.paper.core.find import experiment, experiment_names
+from resnets.paper.core.verdict import judge
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from resnets.artifacts.found_runs import FoundRuns
+    from resnets.paper.core.experiment import Budget, Experiment, Row
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Count:
+    """The rows of one budget."""
+
+    rows: int = 0
+    possible: int = 0
+    """Rows that this package can fill: computed, or from runs."""
+    filled: int = 0
+    """Those that are computed, or whose runs are finished."""
+    failed: int = 0
+    """Computed rows that do not agree."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class State:
+    """How far one experiment has come."""
+
+    name: str
+    title: str
+    claim: str
+    counts: dict[Budget, Count]
+
+    @property
+    def mark(self) -> str:
+        """Return x where everything that is asked for the paper's own form is there, / where some is, else a blank."""
+        # Where the paper trains, only its own runs count as done; where it counts, the exact rows do.
+        asked = self.counts["full"] if self.counts["full"].rows else self.counts["check"]
+        if not asked.rows:
+            asked = Count(
+                rows=sum(count.rows for count in self.counts.values()),
+                filled=sum(count.filled for count in self.counts.values()),
+            )
+        if any(count.failed for count in self.counts.values()):
+            return "!"
+        if asked.filled == asked.rows and asked.rows:
+            return "x"
+        return "/" if any(count.filled for count in self.counts.values()) else " "
+
+    def cell(self, budget: Budget) -> str:
+        """Return `done/rows` of a budget, a dash where nothing can be run here, blank without rows."""
+        count = self.counts[budget]
+        if not count.rows:
+            return ""
+        return f"{count.filled}/{count.possible}" if count.possible else "-"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values."""
+        marks = {"x": "done", "/": "partly", "!": "failed", " ": "open"}
+        return {
+            "experiment": self.name,
+            "title": self.title,
+            "claim": self.claim,
+            "state": marks[self.mark],
+            "rows": {budget: dataclasses.asdict(count) for budget, count in self.counts.items() if count.rows},
+        }
+
+
+def states(run_root: Path) -> list[State]:
+    """Return the state of every experiment, with the runs below `run_root` and the default folders."""
+    found = find_runs((run_root, *default_roots()))
+    return [_state(name, experiment(name), found) for name in experiment_names()]
+
+
+def _state(name: str, planned: Experiment, found: FoundRuns) -> State:
+    counts: dict[Budget, Count] = {}
+    for budget in BUDGETS:
+        counts[budget] = _count([row for row in planned.rows if row.budget == budget], found)
+    return State(name=name, title=planned.title, claim=planned.claim, counts=counts)
+
+
+def _count(rows: list[Row], found: FoundRuns) -> Count:
+    judged = [_filled(row, found) for row in rows]
+    return Count(
+        rows=len(rows),
+        possible=sum(isinstance(row.ours, Computed | FromRuns) for row in rows),
+        filled=sum(verdict is not None for verdict in judged),
+        failed=sum(verdict == "FAIL" for verdict in judged),
+    )
+
+
+def _filled(row: Row, found: FoundRuns) -> str | None:
+    """Return the verdict of a computed row, "there" for runs that are finished, None for what is missing."""
+    match row.ours:
+        case Computed(slow=False, value=value):
+            try:
+                return judge(row.rule, float(value()), row.paper)
+            except Unavailable:
+                return None
+        case FromRuns(runs=runs):
+            specs = [dataclasses.replace(plan.spec, seed=seed) for plan in runs for seed in plan.seeds]
+            return "there" if all(found.finished(spec) is not None for spec in specs) else None
+        case _:
+            return None
