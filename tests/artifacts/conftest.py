@@ -131,7 +131,7 @@ def hub(monkeypatch, tmp_path, small_net):
 
 @pytest.fixture(scope="session")
 def small_net():
-    """Return stored nets with random weights and statistics, so that no two of their channels are alike."""
+    """Return stored nets with random weights and statistics, so that no two channels are alike and none is dead."""
 
     def make(name="cifar-resnet8", classes=("blue", "green", "red"), seed=0, **fields):
         spec = model_spec(name, num_classes=len(classes), **fields)
@@ -139,7 +139,8 @@ def small_net():
         generator = torch.Generator().manual_seed(seed)
         for key, value in model.state_dict().items():
             if key.endswith(("running_mean", "running_var")):
-                value.copy_(torch.rand(value.shape, generator=generator) + 0.5)
+                lowest = -0.5 if key.endswith("mean") else 0.5
+                value.copy_(torch.rand(value.shape, generator=generator) + lowest)
         channels = spec.in_channels
         preprocess = Preprocess(
             resize_px=36,

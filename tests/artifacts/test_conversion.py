@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -293,7 +294,10 @@ def test_class_names_and_licence_of_the_files_can_be_replaced(tmp_path):
     ("change", "words"),
     [
         (lambda weights: weights.pop("layer2.0.bn1.bias"), ["tensors are missing (", "layer2.0.bn1.bias"]),
-        (lambda weights: weights.update({"layer2.0.bn9.bias": torch.ones(1)}), ["not part of it (", "layer2.0.bn9.bias"]),
+        (
+            lambda weights: weights.update({"layer2.0.bn9.bias": torch.ones(1)}),
+            ["not part of it (", "layer2.0.bn9.bias"],
+        ),
         (lambda weights: weights.update({"bn1.bias": torch.ones(5)}), ["bn1.bias has shape (5,)"]),
         (lambda weights: weights["bn1.bias"].fill_(float("nan")), ["bn1.bias has values that are not finite"]),
         (lambda weights: weights.update({"fc.bias": torch.ones(4)}), ["fc.bias has shape (4,)"]),
@@ -431,11 +435,160 @@ def test_an_existing_destination_is_refused_and_untouched(bare, tmp_path, kind):
     ],
 )
 def test_a_destination_that_does_not_fit_its_format_is_refused(bare, monkeypatch, tmp_path, destination, to, words):
-    from pathlib import Path
-
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=words):
         convert(bare[0], Path(destination), bare[1], to)
+
+
+def _spoiled(entry, change):
+    """Return a format whose files are changed after they are written, as by a disk or a mistake of ours."""
+
+    def write(path, net):
+        entry.write(path, net)
+        change(path)
+
+    return entry._replace(write=write)
+
+
+def _edited(file, *keys, value):
+    def change(path):
+        values = json.loads((path / file).read_text())
+        inner = values
+        for key in keys[:-1]:
+            inner = inner[key]
+        inner[keys[-1]] = value
+        (path / file).write_text(json.dumps(values))
+
+    return change
+
+
+def _replaced(file, old, new):
+    def change(path):
+        content = (path / file).read_bytes()
+        assert old in content
+        (path / file).write_bytes(content.replace(old, new, 1))
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("target", "change", "words"),
+    [
+        ("timm", _edited("config.json", "label_names", value=["class 1", "class 0", "class 2"]), "class names would"),
+        ("timm", _edited("config.json", "label_names", value=None), "class names would"),
+        ("timm", _edited("config.json", "pretrained_cfg", "license", value="gpl"), "licence would"),
+        ("timm", _edited("config.json", "pretrained_cfg", "mean", value=[0.4851, 0.456, 0.406]), "normalisation would"),
+        ("timm", _edited("config.json", "pretrained_cfg", "crop_pct", value=0.5), "normalisation would"),
+        ("timm", _edited("config.json", "pretrained_cfg", "interpolation", value="bicubic"), "normalisation would"),
+        ("huggingface", _edited("config.json", "id2label", "1", value="class 0"), "class names would"),
+        ("huggingface", _edited("config.json", "license", value=None), "licence would"),
+        ("huggingface", _edited("preprocessor_config.json", "image_std", value=[0.2] * 3), "normalisation would"),
+        ("huggingface", lambda path: (path / "preprocessor_config.json").unlink(), "normalisation would"),
+        ("huggingface", _edited("preprocessor_config.json", "image_std", value=[0] * 3), "json: image_std is"),
+        (
+            "caffe",
+            _replaced("deploy.prototxt", b"less the mean 103.53", b"less the mean 104.53"),
+            "deploy.prototxt says",
+        ),
+        ("caffe", _replaced("deploy.prototxt", b"weights: mit", b"weights: gpl"), "deploy.prototxt says"),
+        ("caffe", _replaced("deploy.prototxt", b"dim: 64\n      dim: 64", b"dim: 62\n      dim: 62"), "otxt says"),
+    ],
+)
+def test_what_is_written_beside_the_weights_is_read_back_too(tmp_path, monkeypatch, target, change, words):
+    monkeypatch.setitem(FORMATS, target, _spoiled(FORMATS[target], change))
+    with pytest.raises(ModelError, match="does not read back as it was written") as caught:
+        convert(stored(EXPRESSIBLE[target][0], licence="mit"), tmp_path / "new" / "folder", to=target)
+    assert words in str(caught.value)
+    assert ".tmp-" not in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [("classes", ["class 1", "class 0", "class 2"], "class names would"), ("licence", "gpl", "licence would"),
+     ("preprocess", None, "config.json")],
+)  # fmt: skip
+def test_a_model_folder_is_read_back_with_names_and_licence(tmp_path, monkeypatch, key, value, words):
+    def save(path, net):
+        save_model(path, net)
+        _edited("config.json", key, value=value)(path)
+
+    monkeypatch.setattr(conversion, "save_model", save)
+    with pytest.raises(ModelError, match="does not read back as it was written") as caught:
+        convert(stored(tiny(), licence="mit"), tmp_path / "model")
+    assert words in str(caught.value)
+    assert ".tmp-" not in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("target", ["timm", "huggingface"])
+def test_statistics_and_sizes_of_any_value_read_back(tmp_path, target):
+    source = np.random.default_rng(0)
+    for number in range(10):
+        crop = int(source.integers(32, 80))
+        preprocess = Preprocess(
+            resize_px=crop + int(source.integers(0, 40)), crop_px=crop, interpolation="bicubic",
+            mean=tuple(source.uniform(0, 255, 3)), std=tuple(source.uniform(1, 255, 3)),
+        )  # fmt: skip
+        convert(stored(EXPRESSIBLE[target][0], preprocess=preprocess), tmp_path / str(number), to=target)
+
+
+@pytest.mark.parametrize("target", EXPRESSIBLE)
+def test_class_names_that_are_alike_are_kept_one_for_each_output(tmp_path, target):
+    spec, name, hints = EXPRESSIBLE[target]
+    original = dataclasses.replace(stored(spec), classes=("crane", "owl", "crane"))
+    convert(original, tmp_path / name, to=target)
+    expected = original.classes if hints.classes is None else hints.classes
+    assert import_foreign(tmp_path / name, hints).classes == expected
+
+
+def test_a_refused_conversion_leaves_no_folders_that_it_made(tmp_path, monkeypatch):
+    refused_net = stored(model_spec("cifar-plain20", num_classes=3))
+    (tmp_path / "mine").mkdir()
+    monkeypatch.chdir(tmp_path)
+    for destination in ("mine/a/b/w.pth", "c/w.pth", tmp_path / "d" / "e" / "w.pth", "w.pth", "./f/../g/w.pth"):
+        with pytest.raises(ModelError, match="cannot express"):
+            convert(refused_net, Path(destination))
+    assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")] == ["mine"]
+
+
+def test_a_folder_that_somebody_else_uses_meanwhile_stays(tmp_path, monkeypatch):
+    def fail(path, net):
+        (path.parent / "other").write_text("theirs")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setitem(FORMATS, "torchvision", FORMATS["torchvision"]._replace(write=fail))
+    with pytest.raises(UserError, match="No space left"):
+        convert(stored(EXPRESSIBLE["torchvision"][0]), tmp_path / "a" / "b" / "w.pth")
+    assert {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")} == {"a", "a/b", "a/b/other"}
+
+
+def test_folders_are_made_for_what_is_written(bare, tmp_path):
+    convert(bare[0], tmp_path / "a" / "b" / "model", bare[1])
+    assert load_model(tmp_path / "a" / "b" / "model").classes == NAMES
+
+
+def test_names_too_long_for_the_disk_are_errors_of_one_line(bare, tmp_path):
+    for name in ("x" * 300, "x" * 250):  # the second is too long with what it is called until it is complete
+        with pytest.raises(UserError, match="cannot be written: File name too long"):
+            convert(bare[0], tmp_path / name, bare[1])
+    assert not conversion.is_ours(tmp_path / ("x" * 300))
+    refused(ModelError, tmp_path / ("x" * 300), bare[1], "cannot be read: File name too long")
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="needs a file that opens and cannot be read")
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_a_file_that_cannot_be_read_is_an_error_of_one_line(tmp_path, suffix):
+    (tmp_path / f"w{suffix}").symlink_to("/proc/self/mem")
+    refused(ModelError, tmp_path / f"w{suffix}", Hints(), f"w{suffix}")
+
+
+def test_control_characters_in_a_model_of_ours_are_refused_before_anything_is_written(tmp_path):
+    original = stored(tiny())
+    for fields, words in (({"classes": ("a", "b\x1b", "c")}, "output 1"), ({"licence": "mit\x1b"}, "--licence")):
+        with pytest.raises(ModelError, match=words):
+            convert(dataclasses.replace(original, **fields), tmp_path / "hf", to="huggingface")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
@@ -620,6 +773,87 @@ def test_the_proof_measures_the_difference(tmp_path):
         prove(model, lambda images: model(images)[:, :2], preprocessor, source="x")
     with pytest.raises(ModelError, match="differ by"):
         prove(model, lambda images: model(images) * 0, preprocessor, source="x")
+
+
+@pytest.fixture
+def logits_of():
+    """Nets that give these logits for the first image, the second, and so on."""
+
+    def net(*rows):
+        left = [torch.tensor([row]) for row in rows]
+        return lambda _: left.pop(0)
+
+    return net
+
+
+RGB = Preprocessor(Preprocess(resize_px=8, crop_px=8))
+
+
+def test_every_image_is_judged_by_its_own_largest_logit(logits_of):
+    theirs = [[1000.0, 1.0], [1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]
+    close = prove(logits_of([1000.05, 1.0], *theirs[1:]), logits_of(*theirs), RGB, source="x")
+    assert close.max_difference == pytest.approx(0.05, rel=1e-3)
+    assert close.largest_logit == 1000.0
+    assert close.max_share == pytest.approx(5e-5, rel=1e-3)
+    with pytest.raises(ModelError, match=r"differ by 0\.05 from the source's, which are up to 2 for that image"):
+        prove(logits_of(theirs[0], [1.05, 2.0], *theirs[2:]), logits_of(*theirs), RGB, source="x")
+
+
+def test_rounding_of_an_image_whose_logits_are_all_near_0_is_no_difference(logits_of):
+    theirs = [[3.0], [1e-6], [4.0], [-2.0]]
+    prove(logits_of(theirs[0], [3e-6], *theirs[2:]), logits_of(*theirs), RGB, source="x")
+    with pytest.raises(ModelError, match="differ by"):
+        prove(logits_of(theirs[0], [1e-4], *theirs[2:]), logits_of(*theirs), RGB, source="x")
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        ([[0.0, 0.0]] * 4, "all 0 for every image"),
+        ([[3.0, -2.0]] * 4, "the same for every image"),
+        ([[3.0, -2.0], [3.0, -2.0], [3.0, -2.0], [3.00001, -2.0]], "the same for every image"),
+    ],
+)
+def test_logits_that_do_not_depend_on_the_image_prove_nothing(logits_of, rows, words):
+    with pytest.raises(ModelError, match=words) as caught:
+        prove(logits_of(*rows), logits_of(*rows), RGB, source="x")
+    assert "prove nothing" in str(caught.value)
+
+
+@pytest.mark.parametrize("bias", [0.0, 1.5])
+def test_a_file_of_a_net_that_gives_every_image_the_same_is_refused(bare, tmp_path, bias):
+    path, hints = bare
+    weights = torch.load(path, weights_only=True)
+    weights["fc.weight"].zero_()
+    weights["fc.bias"].fill_(bias)
+    torch.save(weights, path)
+    with pytest.raises(ModelError, match="prove nothing"):
+        convert(path, tmp_path / "model", hints)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["w.pth"]
+
+
+@pytest.fixture
+def file_limit():
+    """Let no file grow beyond a number of bytes, as on a full disk: file_limit(bytes)."""
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("size", [64, 4096])
+@pytest.mark.parametrize("target", [*EXPRESSIBLE, "resnets", "safetensors"])
+def test_a_disk_that_fills_up_is_an_error_of_one_line_that_says_so_and_leaves_nothing(
+    tmp_path, file_limit, target, size
+):
+    spec, name, _ = EXPRESSIBLE.get(target, (tiny(stem="3x3", shortcut="A", zero_pad="both"), "x", None))
+    name, target = ("w.safetensors", "cifar") if target == "safetensors" else (name, target)
+    original = stored(spec, licence="mit")
+    file_limit(size)
+    with pytest.raises(UserError) as caught:
+        convert(original, tmp_path / "new" / name, to=target)
+    assert str(caught.value) == f"{tmp_path / 'new' / name} cannot be written: File too large."
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_full_disk_leaves_nothing(bare, tmp_path, monkeypatch):

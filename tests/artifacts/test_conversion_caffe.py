@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from resnets.artifacts.conversion import convert, import_foreign
+from resnets.artifacts.conversion import FORMATS, convert, import_foreign
 from resnets.artifacts.model_folder import StoredModel, load_model, save_model
 from resnets.data.preprocess import Preprocessor
 from resnets.models.build import build
@@ -88,6 +88,31 @@ def test_nothing_stays_of_a_net_that_caffe_cannot_express(stored, tmp_path):
     with pytest.raises(ModelError, match="option A"):
         convert(load_model(tmp_path / "ours"), tmp_path / "caffe", to="caffe")
     assert [file.name for file in tmp_path.iterdir()] == ["ours"]
+
+
+def test_a_mean_image_that_does_not_read_back_is_refused(stored, tmp_path, monkeypatch):
+    entry = FORMATS["caffe"]
+
+    def write(path, net):
+        entry.write(path, net)
+        write_mean(path / "mean.binaryproto", net.mean_image + np.float32(0.5))
+
+    monkeypatch.setitem(FORMATS, "caffe", entry._replace(write=write))
+    with pytest.raises(ModelError, match=r"mean\.binaryproto is not the mean image"):
+        convert(stored, tmp_path / "caffe", to="caffe")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_mean_image_of_one_channel_has_no_place_in_caffe(stored, tmp_path):
+    spec = dataclasses.replace(SPEC, in_channels=1)
+    preprocess = Preprocess(resize_px=64, crop_px=64, color="gray", mean=(0.0,), std=(1.0,), mean_image=True)
+    image = np.full((64, 64, 1), 100.0, dtype=np.float32)
+    gray = dataclasses.replace(
+        stored, spec=spec, model=build(spec, seed=0).eval(), preprocessor=Preprocessor(preprocess, image)
+    )
+    with pytest.raises(ModelError, match="its mean image has one channel"):
+        convert(gray, tmp_path / "caffe", to="caffe")
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_mean_image_beside_an_rgb_net_keeps_its_order(stored, tmp_path):

@@ -6,12 +6,13 @@ A conversion either ends with a numeric proof and a complete file or folder, or 
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import re
 import shutil
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import torch
 
@@ -31,6 +32,10 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from resnets.specs.preprocess import Preprocess
+
+T = TypeVar("T")
+
 
 class Format(NamedTuple):
     """How one program's files are read and written."""
@@ -40,7 +45,9 @@ class Format(NamedTuple):
     suffixes: tuple[str, ...]
     """Names of the files that are written; empty where a folder is."""
     lacks: tuple[str, ...] = ()
-    """What one of our models has and the files that are written have no place for."""
+    """What one of our models has and the files that are written have no place for, or only a comment."""
+    check: Callable[[Path, Foreign], None] = lambda path, net: None
+    """Refuses written files that say something else than they should where `read` does not return it."""
 
 
 def _read_caffe(path: Path, hints: Hints) -> Foreign:
@@ -55,6 +62,12 @@ def _write_caffe(path: Path, net: Foreign) -> None:
     write(path, net)
 
 
+def _check_caffe(path: Path, net: Foreign) -> None:
+    from resnets.models.interop.caffe import check_written  # pyright: ignore
+
+    check_written(path, net)
+
+
 _LACKS = ("class names", "normalisation", "licence")
 FORMATS = {
     "torchvision": Format(torchvision.read, torchvision.write, torchvision.SUFFIXES, _LACKS),
@@ -62,7 +75,11 @@ FORMATS = {
     "huggingface": Format(huggingface.read, huggingface.write, ()),
     "cifar": Format(cifar.read, cifar.write, cifar.SUFFIXES, _LACKS),
     "caffe": Format(
-        _read_caffe, _write_caffe, (), ("class names", "normalisation and licence other than as a comment")
+        _read_caffe,
+        _write_caffe,
+        (),
+        ("class names", "normalisation other than as a comment", "licence other than as a comment"),
+        _check_caffe,
     ),
 }
 OURS = "resnets"
@@ -120,7 +137,11 @@ def convert(
     """
     hints = hints or Hints()
     target = _target(destination, to)
-    if destination.exists() or destination.is_symlink():
+    try:
+        exists = destination.exists() or destination.is_symlink()
+    except OSError as error:  # a name that is too long, a folder that may not be entered
+        raise _unwritable(destination, error) from error
+    if exists:
         raise UserError(f"{destination} exists, and convert replaces nothing; name another destination or remove it.")
     declared: tuple[str, ...] = ()
     assumed: tuple[str, ...] = ()
@@ -142,7 +163,7 @@ def convert(
         source_format=origin[1],
         target_format=target,
         stored=stored,
-        proof=max(proofs, key=lambda proof: proof.max_difference),
+        proof=max(proofs, key=lambda proof: proof.max_share),
         declared_with=declared,
         assumed=assumed,
     )
@@ -150,7 +171,11 @@ def convert(
 
 def _detect(path: Path) -> str | None:
     """Return the format of files, or None for a state dict, whose names alone tell it."""
-    if not path.exists():
+    try:
+        exists = path.exists()
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror}.") from error
+    if not exists:
         raise ModelError(f"There is nothing at {path}; name a file of weights or a folder.")
     if path.is_dir():
         return _detect_folder(path)
@@ -163,9 +188,12 @@ def _detect(path: Path) -> str | None:
 
 def is_ours(path: Path) -> bool:
     """Return whether a path is a model folder or a run directory of this package."""
-    if (path / "checkpoints").is_dir() or (path / "model" / "config.json").is_file():
-        return True
-    return (path / "config.json").is_file() and _detect_folder(path) == OURS
+    try:
+        if (path / "checkpoints").is_dir() or (path / "model" / "config.json").is_file():
+            return True
+        return (path / "config.json").is_file() and _detect_folder(path) == OURS
+    except OSError:  # a name that is too long, a folder that may not be entered
+        return False
 
 
 def _detect_folder(path: Path) -> str:
@@ -269,24 +297,46 @@ def _target(destination: Path, to: str | None) -> str:
 def _write(stored: StoredModel, destination: Path, target: str) -> Proof:
     """Write under another name in the same folder, read that back, prove it equal, and only then rename it."""
     temporary = destination.with_name(f".tmp-{os.getpid()}-{destination.name}")
-    _remove(temporary)
     try:
-        destination.parent.mkdir(parents=True, exist_ok=True)
-        if target == OURS:
-            save_model(temporary, stored)
-            proof = _check_folder(stored, temporary, destination)
-        else:
-            net = _outgoing(stored, target)
-            FORMATS[target].write(temporary, net)
-            proof = _check_foreign(stored, net, temporary, destination, target)
-        for file in _files(temporary):
-            _sync(file)
-        temporary.rename(destination)
+        with _parents(destination):
+            try:
+                _remove(temporary)
+                if target == OURS:
+                    save_model(temporary, stored)
+                    proof = _check_folder(stored, temporary, destination)
+                else:
+                    net = _outgoing(stored, target)
+                    FORMATS[target].write(temporary, net)
+                    proof = _check_foreign(stored, net, temporary, destination, target)
+                for file in _files(temporary):
+                    _sync(file)
+                temporary.rename(destination)
+            finally:
+                _remove(temporary)
     except OSError as error:
-        raise UserError(f"{destination} cannot be written: {error.strerror or error}.") from error
-    finally:
-        _remove(temporary)
+        raise _unwritable(destination, error) from error
     return proof
+
+
+def _unwritable(destination: Path, error: OSError) -> UserError:
+    return UserError(f"{destination} cannot be written: {error.strerror or error}.")
+
+
+@contextmanager
+def _parents(path: Path) -> Iterator[None]:
+    """Create the folders above `path` that are missing; if the body fails, those are removed again while empty."""
+    created: list[Path] = []
+    try:
+        for folder in reversed(path.parents):
+            if not folder.is_dir():
+                folder.mkdir()
+                created.append(folder)
+        yield
+    except BaseException:
+        with suppress(OSError):  # somebody else may have put something into one
+            for folder in reversed(created):
+                folder.rmdir()
+        raise
 
 
 def _outgoing(stored: StoredModel, target: str) -> Foreign:
@@ -311,28 +361,68 @@ def _outgoing(stored: StoredModel, target: str) -> Foreign:
 
 
 def _check_folder(stored: StoredModel, written: Path, destination: Path) -> Proof:
-    again = load_model(written)
-    same = _same(again.model.state_dict(), stored.model.state_dict()) and again.spec == stored.spec
-    same = same and again.preprocessor.same_as(stored.preprocessor) and again.classes == stored.classes
-    if not same:
-        raise ModelError(f"{destination} does not read back as it was written; nothing was kept.")
+    again = _read_back(load_model, written, destination)
+    same = {
+        "weights": _same(again.model.state_dict(), stored.model.state_dict()),
+        "variant": again.spec == stored.spec,
+        "normalisation": again.preprocessor.same_as(stored.preprocessor),
+        "class names": again.classes == stored.classes,
+        "licence": again.licence == stored.licence,
+        "dataset": (again.dataset, again.fingerprint) == (stored.dataset, stored.fingerprint),
+    }
+    _refuse_others(same, destination)
     return prove(again.model, stored.model, stored.preprocessor, source=str(destination))
 
 
 def _check_foreign(stored: StoredModel, net: Foreign, written: Path, destination: Path, target: str) -> Proof:
-    again = FORMATS[target].read(written, Hints(format=target, model=net.spec))
+    form = FORMATS[target]
+    again = _read_back(lambda path: form.read(path, Hints(format=target, model=net.spec)), written, destination)
     expected = dict(net.weights)
     if target == "caffe":  # which has no place for BatchNorm's counters of batches, that decide nothing
         expected |= {name: value for name, value in again.weights.items() if name.endswith("num_batches_tracked")}
-    if not _same(again.weights, expected) or again.reference is None:
-        raise ModelError(f"{destination} does not read back bit for bit as it was written; nothing was kept.")
     assert net.preprocess is not None
     assert net.spec is not None
+    same = {
+        "weights": _same(again.weights, expected),
+        "normalisation": _prepares_alike(net.preprocess, again.preprocess),
+        "class names": again.classes == net.classes,
+        "licence": again.licence == net.licence,
+    }
+    held = {name: equal for name, equal in same.items() if not any(lack.startswith(name) for lack in form.lacks)}
+    _refuse_others(held, destination)
+    _read_back(lambda path: form.check(path, net), written, destination)
+    assert again.reference is not None
     model = stored.model if net.preprocess == stored.preprocessor.spec else None
     if model is None:
         model = build_with_weights(net.spec, net.weights, net.source)
     preprocessor = Preprocessor(net.preprocess, net.mean_image)
     return prove(model, again.reference, preprocessor, source=str(destination))
+
+
+def _read_back(read: Callable[[Path], T], written: Path, destination: Path) -> T:
+    """Return what `read` returns for the files at `written`, which errors call by the name that they were to have."""
+    try:
+        return read(written)
+    except ModelError as error:
+        reason = str(error).replace(str(written), str(destination))
+        raise ModelError(f"{destination} does not read back as it was written; nothing was kept. {reason}") from error
+
+
+def _refuse_others(same: Mapping[str, bool], destination: Path) -> None:
+    others = [name for name, equal in same.items() if not equal]
+    if others:
+        raise ModelError(
+            f"{destination} does not read back as it was written: {', '.join(others)} would differ; nothing was kept."
+        )
+
+
+def _prepares_alike(ours: Preprocess, theirs: Preprocess | None) -> bool:
+    """Return whether two preprocessings are one, up to the decimals that a file has of a mean and a divisor."""
+    exact = ("resize_px", "crop_px", "color", "mean_image", "interpolation")
+    if theirs is None or any(getattr(ours, name) != getattr(theirs, name) for name in exact):
+        return False
+    values = zip((*ours.mean, *ours.std), (*theirs.mean, *theirs.std), strict=True)
+    return all(math.isclose(one, other, rel_tol=0, abs_tol=1e-9) for one, other in values)
 
 
 def _same(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> bool:
@@ -353,10 +443,10 @@ def _sync(path: Path) -> None:
 
 
 def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        with suppress(OSError):  # nothing is there, as a rule
+    with suppress(OSError):  # nothing is there, as a rule
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
             path.unlink()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -20,7 +19,9 @@ if TYPE_CHECKING:
     from resnets.data.preprocess import Preprocessor
 
 TOLERANCE = 1e-4
-"""Largest difference that is accepted, as a share of the largest logit. Rounding alone gives 1e-6 or less."""
+"""Largest difference that is accepted, as a share of an image's largest logit."""
+_ROUNDING = 1e-6
+"""What rounding alone can give, as a share of the largest logit of all images: an image's own may all be near 0."""
 RANDOM_IMAGES = 2
 
 
@@ -31,7 +32,9 @@ class Proof:
     max_difference: float
     """Largest absolute difference of two logits."""
     largest_logit: float
-    """Largest absolute logit of the reference, which the difference is measured by."""
+    """Largest absolute logit of the reference."""
+    max_share: float
+    """Largest difference of an image as a share of that image's own largest logit, by which it is judged."""
     random_images: int
     """Images of random pixels."""
     real_images: int
@@ -55,10 +58,11 @@ def prove(
         preprocessor: of both.
         source: for the message.
         images: photographs; None takes the two that scikit-learn brings along.
-        tolerance: largest difference as a share of the largest logit.
+        tolerance: largest difference as a share of an image's largest logit.
 
     Raises:
-        ModelError: the logits differ by more, are not finite, or a net cannot take the images.
+        ModelError: the logits of an image differ by more, are not finite, or are the same for all images, which
+            proves nothing; or a net cannot take the images.
     """
     photographs = sample_images() if images is None else list(images)
     spec = preprocessor.spec
@@ -66,7 +70,7 @@ def prove(
     generator = np.random.default_rng(0)
     pixels = [generator.integers(0, 256, shape, dtype=np.uint8) for _ in range(RANDOM_IMAGES)]
     pixels += [preprocessor.pixels(photograph) for photograph in photographs]
-    difference, largest = 0.0, 0.0
+    pairs: list[tuple[Tensor, Tensor]] = []
     for one in pixels:
         batch = preprocessor.normalize(torch.from_numpy(one).permute(2, 0, 1).unsqueeze(0).contiguous())
         ours, theirs = _logits(model, batch, source), _logits(reference, batch, source)
@@ -74,16 +78,26 @@ def prove(
             raise ModelError(
                 f"{source}: the logits of the two nets are not finite or not equally many. Nothing was written."
             )
-        difference = max(difference, float((ours - theirs).abs().max()))
-        largest = max(largest, float(theirs.abs().max()))
-    if not difference <= tolerance * largest or math.isnan(difference):
+        pairs.append((ours, theirs))
+    differences = [float((ours - theirs).abs().max()) for ours, theirs in pairs]
+    sizes = [float(theirs.abs().max()) for _, theirs in pairs]
+    largest = max(sizes)
+    for difference, size in zip(differences, sizes, strict=True):
+        if not difference <= max(tolerance * size, _ROUNDING * largest):
+            raise ModelError(
+                f"{source}: the converted net is not equal: its logits differ by {difference:.3g} from the source's, "
+                f"which are up to {size:.3g} for that image; {tolerance:g} of that is allowed. Nothing was written."
+            )
+    first = pairs[0][1]
+    if max(float((theirs - first).abs().max()) for _, theirs in pairs) <= tolerance * largest:
         raise ModelError(
-            f"{source}: the converted net is not equal: its logits differ by {difference:.3g} from the source's, which "
-            f"are up to {largest:.3g}; {tolerance:g} of that is allowed. Nothing was written."
+            f"{source}: its logits are {'all 0' if largest == 0 else 'the same'} for every image, so that equal ones "
+            "prove nothing; the net is damaged or was never trained. Nothing was written."
         )
     return Proof(
-        max_difference=difference,
+        max_difference=max(differences),
         largest_logit=largest,
+        max_share=max(difference / size if size else 0.0 for difference, size in zip(differences, sizes, strict=True)),
         random_images=RANDOM_IMAGES,
         real_images=len(photographs),
     )

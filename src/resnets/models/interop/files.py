@@ -7,7 +7,9 @@ tensor has to be dense, finite and no larger than the file that holds it.
 from __future__ import annotations
 
 import io
+import os
 import pickle
+import re
 import warnings
 import zipfile
 from typing import TYPE_CHECKING, Any
@@ -69,7 +71,8 @@ def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
     try:
         save_file({name: value.contiguous() for name, value in tensors.items()}, path, metadata={"format": "pt"})
     except SafetensorError as error:  # how the library reports a failed write
-        raise OSError(str(error)) from error
+        number = re.search(r"\(os error (\d+)\)", str(error))
+        raise (OSError(int(number[1]), os.strerror(int(number[1]))) if number else OSError(str(error))) from error
     path.chmod(mode)  # the library makes files that nobody but their owner can read
 
 
@@ -91,8 +94,11 @@ def _load_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def _load_checkpoint(path: Path) -> Any:
-    with path.open("rb") as file:
-        archived = file.read(2) == b"PK"  # a pickle without an archive, as torch wrote before 1.6, has no checksums
+    try:
+        with path.open("rb") as file:
+            archived = file.read(2) == b"PK"  # a pickle without an archive, as torch wrote before 1.6, has no checksums
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror}.") from error
     source = _checked_archive(path) if archived else path
     try:
         with warnings.catch_warnings():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
@@ -78,11 +79,17 @@ def write(path: Path, net: Foreign) -> None:
 
 
 def save(path: Path, tensors: dict[str, Tensor]) -> None:
-    """Write named tensors in the format that the path's ending says, as a plain state dict."""
+    """Write named tensors in the format that the path's ending says, as a plain state dict.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
     if path.suffix == ".safetensors":
         save_tensors(tensors, path)
     else:
-        torch.save(OrderedDict((name, value.clone()) for name, value in tensors.items()), path)
+        buffer = io.BytesIO()  # torch hides why a file cannot be written: a full disk is a RuntimeError of its archive
+        torch.save(OrderedDict((name, value.clone()) for name, value in tensors.items()), buffer)
+        path.write_bytes(buffer.getbuffer())
 
 
 def obstacle(spec: ModelSpec | Any) -> str | None:

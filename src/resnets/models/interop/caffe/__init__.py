@@ -5,7 +5,7 @@
 correspond; `executor.py` runs a net as Caffe would.
 """
 
-from resnets.models.interop.caffe.convert import read, write
+from resnets.models.interop.caffe.convert import check_written, read, write
 from resnets.models.interop.caffe.mean import centre, read_mean, write_mean
 
-__all__ = ["centre", "read", "read_mean", "write", "write_mean"]
+__all__ = ["centre", "check_written", "read", "read_mean", "write", "write_mean"]

@@ -6,13 +6,15 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from resnets.models.interop.caffe.deploy import deploy
 from resnets.models.interop.caffe.executor import CaffeNet
 from resnets.models.interop.caffe.graph import connect, match, recognise
 from resnets.models.interop.caffe.layers import has_graph, read_blobs, read_layers, write_layers
 from resnets.models.interop.caffe.mean import centre, read_mean, write_mean
 from resnets.models.interop.caffe.named import fill, named_layers, variant
-from resnets.models.interop.caffe.operations import Convolution
+from resnets.models.interop.caffe.operations import Convolution, Input
 from resnets.models.interop.caffe.protobuf import FormatError
 from resnets.models.interop.caffe.prototxt import MAX_CHARACTERS, dump, parse
 from resnets.models.interop.caffe.schema import NET, Values, decode, encode
@@ -25,8 +27,6 @@ from resnets.specs.preprocess import Preprocess
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    import numpy as np
 
     from resnets.models.interop.caffe.operations import Layer
     from resnets.specs.model import ModelSpec
@@ -88,6 +88,8 @@ def write(path: Path, net: Foreign) -> None:
     """
     if net.spec is None:
         raise ModelError(f"{net.source} cannot be written for Caffe: its variant is not known.")
+    if net.mean_image is not None and net.mean_image.shape[2] != 3:
+        raise ModelError("Caffe cannot express this net: its mean image has one channel, and Caffe's have three.")
     side = net.preprocess.crop_px if net.preprocess else None
     try:
         layers = with_blobs(deploy(net.spec, side), net.spec, net.weights)
@@ -101,6 +103,21 @@ def write(path: Path, net: Foreign) -> None:
     (path / DEPLOY).write_text(text, encoding="utf-8")
     if net.mean_image is not None:
         write_mean(path / MEAN, net.mean_image)
+
+
+def check_written(path: Path, net: Foreign) -> None:
+    """Compare what the files of `write` say about images with what they were to say, which `read` returns in part.
+
+    Raises:
+        ModelError: the size of the images, the comment or the mean image is another.
+    """
+    text, graph = (path / DEPLOY).read_text(encoding="utf-8"), _read_graph(path / DEPLOY)
+    (images,) = (layer.operation for layer in read_layers(graph) if isinstance(layer.operation, Input))
+    side = net.preprocess.crop_px if net.preprocess else images.height
+    if not text.startswith(_comment(net)) or (images.height, images.width) != (side, side):
+        raise ModelError(f"{path / DEPLOY} says something else about images or licence than it should.")
+    if net.mean_image is not None and not np.array_equal(read_mean(path / MEAN)[:, :, ::-1], net.mean_image):
+        raise ModelError(f"{path / MEAN} is not the mean image that it should be.")
 
 
 def _read_graph_of(path: Path, layers: Sequence[Layer], hints: Hints, mean_path: Path | None) -> Foreign:
