@@ -93,6 +93,7 @@ def resolve(
     *,
     stem_pool: StemPool | None = None,
     stride_on: Literal["1x1", "3x3"] | None = None,
+    of_caffe: bool = False,
 ) -> tuple[ResNetSpec | None, tuple[str, ...]]:
     """Return the variant, or None and the flags that have to be given for it to be known.
 
@@ -102,6 +103,7 @@ def resolve(
         source: for messages.
         stem_pool: pool after conv1 where the format decides it.
         stride_on: place of the stride where the format decides it.
+        of_caffe: the files are of Caffe, the authors' program, and so of their nets rather than of torchvision's.
 
     Raises:
         ModelError: the hinted model does not fit, or nothing in the paper's family does.
@@ -123,7 +125,7 @@ def resolve(
     stem_pool = stem_pool if found.stem == "7x7" else "none"
     stride_on = stride_on if found.block == "bottleneck" else "3x3" if stem_pool == "torchvision" else "1x1"
     if shortcut is None or stem_pool is None or stride_on is None:
-        return None, (_ask_for_model(found, stem_pool, stride_on),)
+        return None, (_ask_for_model(found, stem_pool, stride_on, of_caffe=of_caffe),)
     if hints.zero_pad is not None:
         raise SpecError(f"--zero-pad is given, and {source} has projections; only option A pads with zeros.")
     return _spec(found, shortcut, stem_pool, stride_on), ()
@@ -217,7 +219,7 @@ def _projections(found: Structure, shortcut: Shortcut) -> frozenset[tuple[int, i
             return frozenset()
 
 
-def _ask_for_model(found: Structure, stem_pool: StemPool | None, stride_on: str | None) -> str:
+def _ask_for_model(found: Structure, stem_pool: StemPool | None, stride_on: str | None, *, of_caffe: bool) -> str:
     depth = 2 + sum(found.blocks) * (2 if found.block == "basic" else 3)
     cifar = [f"cifar-resnet{depth}", f"cifar-resnet{depth}-b", f"cifar-resnet{depth}-c", f"cifar-plain{depth}"]
     options = [f"resnet{depth}-{option}{version}" for option in "ac" for version in ("", "-v1.5")]
@@ -235,11 +237,12 @@ def _ask_for_model(found: Structure, stem_pool: StemPool | None, stride_on: str 
             f"--model SPEC.json (no net of the catalogue has {found.block} blocks {found.blocks} of widths {widths} and "
             f"a {found.stem} stem; `resnets.specs.model.ResNetSpec` describes any)"
         )
-    by_use = sorted(fitting.items(), key=lambda item: item[1].stem_pool != "torchvision")  # files of torchvision abound
-    return f"--model NAME ({'; '.join(f'{name}: {_told_apart(spec)}' for name, spec in by_use)})"
+    usual = "official" if of_caffe else "torchvision"
+    by_use = sorted(fitting.items(), key=lambda item: item[1].stem_pool != usual)
+    return f"--model NAME ({'; '.join(f'{name}: {_told_apart(spec, of_caffe=of_caffe)}' for name, spec in by_use)})"
 
 
-def _told_apart(spec: ResNetSpec) -> str:
+def _told_apart(spec: ResNetSpec, *, of_caffe: bool) -> str:
     """Return what tells a net from the others whose weights have the same shapes."""
     stride = " and stride" if spec.block == "bottleneck" else ""
     pool = ""
@@ -250,7 +253,7 @@ def _told_apart(spec: ResNetSpec) -> str:
             shortcut = "identity shortcuts padded with zeros (give --zero-pad end|both too)"
         case "none":
             shortcut = "no shortcuts"
-        case "B" if spec.stem_pool == "torchvision":
+        case "B" if spec.stem_pool == "torchvision" and not of_caffe:
             return "files of torchvision and timm, which --from torchvision says as well"
         case _:
             shortcut = ""

@@ -264,6 +264,35 @@ def test_layers_for_training_only_are_left_out(small, net, caffe_layers, caffemo
         caffe.read(trained)
 
 
+def test_statistics_of_the_batch_in_testing_are_refused_in_binary_and_in_text(
+    small, net, caffe_layers, caffemodel, outgoing, wire, tmp_path
+):
+    model = net(small(stem_pool="official"))
+    path = caffemodel(caffe_layers(model))
+    old, new = (wire.field(139, wire.field(1, stored)) for stored in (True, False))
+    path.write_bytes(_with_replaced(path.read_bytes(), old, new, wire))
+    bad(path, "use_global_stats: false", "layer 'bn_conv1'", "images beside it", "put a .prototxt")
+    caffe.write(tmp_path / "written", outgoing(model))
+    text = (tmp_path / "written" / "deploy.prototxt").read_text()
+    path.with_suffix(".prototxt").write_text(text)  # what the message advises
+    assert caffe.read(path).spec == model.spec
+    path.with_suffix(".prototxt").write_text(text.replace("use_global_stats: true", "use_global_stats: false"))
+    bad(path, "use_global_stats: false", "layer 'bn_conv1'")
+    path.with_suffix(".prototxt").write_text(text.replace("use_global_stats: true", ""))  # Caffe's default in testing
+    assert caffe.read(path).spec == model.spec
+
+
+def test_statistics_of_the_batch_in_layers_for_training_only_are_no_matter(small, net, outgoing, tmp_path):
+    model = net(small(stem_pool="official"))
+    caffe.write(tmp_path / "c", outgoing(model))
+    with (tmp_path / "c" / "deploy.prototxt").open("a") as file:
+        file.write(
+            'layer { name: "bn_conv1" type: "BatchNorm" bottom: "conv1" top: "conv1" include { phase: TRAIN }\n'
+            "batch_norm_param { use_global_stats: false } }\n"
+        )
+    assert caffe.read(tmp_path / "c").spec == model.spec
+
+
 def vgg_layers(array):
     """A VGG of two stages for 28 x 28 pixels, as files of 2014 have it, with pads and windows of the first format."""
     chain, bottom, channels = [], "data", 3
@@ -357,7 +386,7 @@ def test_weights_without_a_graph_need_the_variant(small, net, caffe_layers, caff
 def test_the_names_of_catalogued_nets_that_fit_are_listed(caffemodel, net, caffe_layers):
     path = caffemodel(caffe_layers(net(model_spec("resnet18", num_classes=7))), graph=False)
     (missing,) = caffe.read(path).missing
-    assert "resnet18, resnet18-v1.5" in missing
+    assert missing == "--model NAME (resnet18: the authors' pooling; resnet18-v1.5: torchvision's pooling)"
     assert caffe.read(path, Hints(model="resnet18")).spec == model_spec("resnet18", num_classes=7)
     with pytest.raises(ModelError, match="resnet34"):
         caffe.read(path, Hints(model="resnet34"))

@@ -59,7 +59,7 @@ def variant(
         ModelError: the shapes are not those of a residual or plain net, or not of the one that is hinted.
     """
     found = structure(_shapes(blobs), source)
-    spec, missing = resolve(found, hints, source)
+    spec, missing = resolve(found, hints, source, of_caffe=True)
     stand_in = spec or resolve(found, Hints(), source, stem_pool="official", stride_on="1x1")[0]
     if stand_in is None:
         raise FormatError(f"its layers are not connected, so its net has to be named: give {', '.join(missing)}")

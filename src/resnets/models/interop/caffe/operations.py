@@ -231,6 +231,12 @@ def _read_convolution(values: Values) -> Convolution:
 
 
 def _read_batch_norm(values: Values) -> BatchNorm:
+    _require(
+        last(values, "use_global_stats", True),
+        "has use_global_stats: false, with which Caffe normalises by the mean and variance of each batch in testing "
+        "too, so that an image's logits depend on the images beside it; if the stored ones are meant, put a .prototxt "
+        "with use_global_stats: true beside the .caffemodel under the same name",
+    )
     epsilon = last(values, "eps", BATCH_NORM_EPSILON)
     _require(0 < epsilon < 1, f"has an eps of {epsilon}, and it lies between 0 and 1")
     return BatchNorm(epsilon)
