@@ -220,7 +220,8 @@ def test_without_rescaling_or_normalisation_the_statistics_are_those_of_the_pixe
         ({"resample": 0}, "resample 0"),
         ({"resample": [3]}, "resample"),
         ({"do_resize": False}, "do_resize"),
-        ({"feature_extractor_type": "ViTFeatureExtractor"}, "does not crop"),
+        ({"feature_extractor_type": "CLIPFeatureExtractor"}, "does not crop"),
+        ({"feature_extractor_type": "ViTFeatureExtractor"}, "ViTFeatureExtractor"),
         ({"image_mean": [0.5]}, "image_mean"),
         ({"image_std": [0, 0, 0]}, "std"),
         ({"rescale_factor": 0}, "p.json"),
@@ -237,6 +238,53 @@ def test_preprocessing_that_cannot_be_kept_is_refused(change, words):
     with pytest.raises(ModelError) as caught:
         read_preprocessor({**CONVNEXT, **change}, "p.json")
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "LevitImageProcessor",
+        "DeiTImageProcessor",
+        "MobileViTImageProcessor",
+        "convnextimageprocessor",
+        None,
+        3,
+        ["x"],
+    ],
+)
+@pytest.mark.parametrize("key", ["image_processor_type", "feature_extractor_type"])
+def test_a_processor_of_another_type_is_refused_with_what_to_give_instead(kind, key):
+    values = {name: value for name, value in CONVNEXT.items() if name != "feature_extractor_type"}
+    values |= {"do_center_crop": True, "crop_size": 224, key: kind}
+    with pytest.raises(ModelError, match="remove the file and give --resize, --crop, --mean and --std") as caught:
+        read_preprocessor(values, "p.json")
+    assert f"p.json: image_processor_type is {kind!r}" in str(caught.value)
+
+
+def test_the_newer_key_says_the_type_where_both_are_there():
+    both = {**CONVNEXT, "image_processor_type": "LevitImageProcessor"}
+    with pytest.raises(ModelError, match="LevitImageProcessor"):
+        read_preprocessor(both, "p.json")
+    older = {**CONVNEXT, "image_processor_type": None}
+    assert read_preprocessor(older, "p.json") == read_preprocessor(CONVNEXT, "p.json")
+
+
+def test_a_name_of_two_classes_is_in_no_index_that_has_place_for_one_of_them(small, net, outgoing, tmp_path):
+    write(tmp_path / "a", outgoing(net(small()), classes=("crane", "owl", "crane")))
+    config = json.loads((tmp_path / "a" / "config.json").read_text())
+    assert config["id2label"] == {"0": "crane", "1": "owl", "2": "crane"}
+    assert "label2id" not in config
+    assert read(tmp_path / "a", Hints()).classes == ("crane", "owl", "crane")
+    write(tmp_path / "b", outgoing(net(small()), classes=("crane", "owl", "jay")))
+    assert json.loads((tmp_path / "b" / "config.json").read_text())["label2id"] == {"crane": 0, "owl": 1, "jay": 2}
+
+
+def test_a_label_that_is_given_twice_is_refused_by_its_number(small, net, outgoing, tmp_path):
+    write(tmp_path / "model", outgoing(net(small())))
+    config = tmp_path / "model" / "config.json"
+    config.write_text(config.read_text().replace('"1": "class 1"', '"1": "owl", "1": "class 1"'))
+    with pytest.raises(ModelError, match=r"config\.json has '1' twice in one object"):
+        read(tmp_path / "model", Hints())
 
 
 @pytest.mark.parametrize(

@@ -67,6 +67,16 @@ _BLOCK = re.compile(
 )
 _OUR_BLOCK = re.compile(r"layer(\d+)\.(\d+)\.(conv|bn|downsample\.)(\d)\.(\w+)")
 _RESAMPLE: dict[int, Literal["bilinear", "bicubic"]] = {2: "bilinear", 3: "bicubic"}
+_SHARE_PROCESSORS = ("ConvNextImageProcessor", "ConvNextImageProcessorFast", "ConvNextFeatureExtractor")
+"""Those that state the size of the crop, and with `crop_pct` that of the resized image."""
+_CROP_PROCESSORS = (
+    "BitImageProcessor",
+    "BitImageProcessorFast",
+    "CLIPImageProcessor",
+    "CLIPImageProcessorFast",
+    "CLIPFeatureExtractor",
+)
+"""Those that state the shorter side of the resized image, and with `crop_size` the crop."""
 _WARPED_FROM = 384
 """Side from which ConvNextImageProcessor stretches the whole image instead of cropping it."""
 
@@ -142,6 +152,12 @@ def read_preprocessor(values: dict[str, Any], where: str) -> Preprocess:
         ModelError: it is damaged, or something else than a resize, a centre crop and a normalisation.
     """
     instead = "remove the file and give --resize, --crop, --mean and --std"
+    kind = values.get("image_processor_type") or values.get("feature_extractor_type")
+    if kind not in (*_SHARE_PROCESSORS, *_CROP_PROCESSORS):
+        raise ModelError(
+            f"{where}: image_processor_type is {shown(kind)}, and what that one does is known here only of "
+            f"{', '.join((*_SHARE_PROCESSORS, *_CROP_PROCESSORS))}; {instead}."
+        )
     resample = values.get("resample")
     interpolation = _RESAMPLE.get(resample) if type(resample) is int else None
     if not flag(values, "do_resize", True, where) or interpolation is None:
@@ -149,12 +165,11 @@ def read_preprocessor(values: dict[str, Any], where: str) -> Preprocess:
             f"{where}: do_resize is {shown(values.get('do_resize', True))} and resample {shown(resample)}; only a "
             f"resize with bilinear (2) or bicubic (3) interpolation can be had here. Or {instead}."
         )
-    kind = str(values.get("image_processor_type", values.get("feature_extractor_type", "")))
     edge = values.get("size")
     if isinstance(edge, dict):
         edge = edge.get("shortest_edge") if set(edge) == {"shortest_edge"} else edge
     edge = size(edge, "size (shortest_edge)", where)
-    if kind.startswith("ConvNext"):
+    if kind in _SHARE_PROCESSORS:
         share = number(values, "crop_pct", 224 / 256, where)
         if edge >= _WARPED_FROM or not 0.01 <= share <= 1:
             raise ModelError(
@@ -249,6 +264,7 @@ def their_name(name: str) -> str:
 
 
 def _config(spec: ResNetSpec, classes: tuple[str, ...], licence: str) -> dict[str, Any]:
+    by_name = {name: index for index, name in enumerate(classes)}
     return {
         "architectures": [_ARCHITECTURE],
         "model_type": "resnet",
@@ -261,7 +277,7 @@ def _config(spec: ResNetSpec, classes: tuple[str, ...], licence: str) -> dict[st
         "downsample_in_first_stage": False,
         "downsample_in_bottleneck": spec.block == "bottleneck" and spec.stride_on == "1x1",
         "id2label": {str(index): name for index, name in enumerate(classes)},
-        "label2id": {name: index for index, name in enumerate(classes)},
+        **({"label2id": by_name} if len(by_name) == len(classes) else {}),  # it has no place for a name of two outputs
         **({"license": licence} if licence else {}),
     }
 

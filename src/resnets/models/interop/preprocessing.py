@@ -36,13 +36,28 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > _LARGEST_JSON:
             raise ModelError(f"{path} has more than {_LARGEST_JSON:,} bytes; it does not describe a net.")
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_object)
+    except _RepeatedError as error:
+        raise ModelError(f"{path} has {error} twice in one object; it may be there once.") from error
     except OSError as error:
         raise ModelError(f"{path} cannot be read: {error.strerror}.") from error
     except (ValueError, RecursionError) as error:
         raise ModelError(f"{path} is not valid JSON; it is damaged.") from error
     if not isinstance(values, dict):
         raise ModelError(f"{path} holds a JSON {type(values).__name__}, not an object.")
+    return values
+
+
+class _RepeatedError(Exception):
+    """A name is in a JSON object twice, of which a reader would silently keep the last."""
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in values:
+            raise _RepeatedError(shown(name))
+        values[name] = value
     return values
 
 
