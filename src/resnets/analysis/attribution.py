@@ -270,7 +270,7 @@ def _maps_of(
         raise DataError(f"{outside[0]} is no class of the model; classes are 0 to {len(stored.classes) - 1}.")
     side = stored.preprocessor.spec.crop_px
     maps = np.empty((len(pixels), side, side), np.float32)
-    model = stored.model.to(device)
+    stored.model.to(device)
     for start, batch in _batches(pixels):
         part = slice(start, start + len(batch))
         inputs = stored.preprocessor.normalize(batch.to(device))
