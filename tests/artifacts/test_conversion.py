@@ -733,6 +733,28 @@ def test_mean_images_that_are_none_are_refused(tmp_path, content):
         read_mean_image(tmp_path / "mean.npy", None)
 
 
+@pytest.mark.parametrize("suffix", [".npy", ".safetensors"])
+def test_mean_images_with_any_byte_of_their_head_damaged_are_refused_or_read_as_one(tmp_path, suffix):
+    path, image = tmp_path / f"mean{suffix}", np.full((16, 16, 3), 110.0, dtype=np.float32)
+    if suffix == ".npy":
+        np.save(path, image)
+    else:
+        save_file({"mean_image": torch.from_numpy(image)}, path)
+    content, refused = path.read_bytes(), 0
+    head = len(content) - image.nbytes
+    for place in range(head):
+        for piece in (b"", b"\x00", b"(", b"0", b'"', b"\xff", content[place : place + 1] * 2):
+            path.write_bytes(content[:place] + piece + content[place + 1 :])
+            try:
+                found = read_mean_image(path, None)
+            except ModelError:
+                refused += 1
+                continue
+            assert (found.ndim, found.dtype) == (3, np.float32)
+            assert np.isfinite(found).all()
+    assert 2 * head < refused < 7 * head
+
+
 def test_a_caffe_mean_is_bgr_unless_said_otherwise(tmp_path):
     from resnets.models.interop.caffe import write_mean
 

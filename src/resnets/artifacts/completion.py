@@ -160,8 +160,10 @@ def read_mean_image(path: Path, color: Literal["rgb", "bgr"] | None) -> Float32[
     else:
         try:
             image = np.load(path, allow_pickle=False)
-        except (OSError, ValueError, EOFError, SyntaxError) as error:
-            raise ModelError(f"The mean image {path} cannot be read ({error}).") from error
+        except OSError as error:
+            raise ModelError(f"The mean image {path} cannot be read: {error.strerror or error}.") from error
+        except Exception as error:  # numpy has Python's own parser read the head, which fails in many ways
+            raise ModelError(f"The mean image {path} is damaged, or not an array that numpy saved.") from error
     if not isinstance(image, np.ndarray) or image.ndim != 3 or image.dtype.kind not in "fu":
         raise ModelError(f"The mean image {path} is not an array of numbers (height, width, channels).")
     if image.shape[2] not in (1, 3) and image.shape[0] in (1, 3):
