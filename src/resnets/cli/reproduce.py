@@ -114,8 +114,8 @@ def _list(given: argparse.Namespace) -> int:
         print(json.dumps({"experiments": [state.to_json() for state in found]}, indent=2))
         return 0
     _print(listing_text(found, _width()))
-    print("\n[x] the paper's own form is done   [/] partly, or in small   [ ] open   [!] an exact check fails")
-    print("rows filled / rows that can be filled here; a dash: this package or machine lacks what they need")
+    print("\n[x] done at its largest budget   [/] partly   [ ] open   [!] an exact check fails")
+    print("rows filled / rows that can be filled; a dash: a part of the package that is not there yet")
     print("next: resnets reproduce NAME --budget check|cpu|gpu|full")
     return 0
 

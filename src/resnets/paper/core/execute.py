@@ -205,11 +205,10 @@ def _runs_of_seed(
 
 
 def _how_to_run(row: Row, ours: FromRuns) -> str:
-    missing = ", ".join(plan.name for plan in ours.runs)
     if isinstance(ours.runs[0].spec.dataset, ImageFolder):
         return "needs ImageNet, which you supply"
     steps = max(plan.spec.steps for plan in ours.runs)
-    return f"not trained: {missing}, {steps:,} iterations each seed; --budget {row.budget} does it"
+    return f"no finished run of {steps:,} iterations; --budget {row.budget} trains it"
 
 
 def _shortened_notes(rows: tuple[RowOutcome, ...], workshop: _Workshop) -> list[str]:

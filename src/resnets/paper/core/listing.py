@@ -42,17 +42,12 @@ class State:
 
     @property
     def mark(self) -> str:
-        """Return x where everything that is asked for the paper's own form is there, / where some is, else a blank."""
-        # Where the paper trains, only its own runs count as done; where it counts, the exact rows do.
-        asked = self.counts["full"] if self.counts["full"].rows else self.counts["check"]
-        if not asked.rows:
-            asked = Count(
-                rows=sum(count.rows for count in self.counts.values()),
-                filled=sum(count.filled for count in self.counts.values()),
-            )
+        """Return x where all rows of the largest budget are filled, / where some of any are, ! for a failed check."""
+        # The largest budget an experiment has is the nearest to the paper: its own runs, short ones, or exact counts.
+        largest = next((self.counts[budget] for budget in reversed(BUDGETS) if self.counts[budget].rows), Count())
         if any(count.failed for count in self.counts.values()):
             return "!"
-        if asked.filled == asked.rows and asked.rows:
+        if largest.possible and largest.filled == largest.possible:
             return "x"
         return "/" if any(count.filled for count in self.counts.values()) else " "
 

@@ -25,11 +25,12 @@ _GAP = "  "
 def outcome_text(outcome: Outcome, width: int) -> str:
     """Return an outcome as lines of at most `width` letters, where words allow."""
     experiment = outcome.experiment
+    rows = _shown(outcome)
     lines = [experiment.title, *_wrapped(experiment.claim, width), ""]
-    lines += _table(outcome.rows, width)
+    lines += _table(rows, width)
     lines += _section("runs", _runs(outcome.runs()), width)
-    lines += _section("how it is judged", _rules(outcome.rows), width)
-    lines += _section("not run", _reasons(outcome.rows), width)
+    lines += _section("how it is judged", _rules(rows), width)
+    lines += _section("not run", _reasons(rows), width)
     lines += _section("notes", [*experiment.notes, *outcome.notes], width)
     lines += _section("pictures", map(str, outcome.pictures), width)
     larger = [
@@ -39,6 +40,14 @@ def outcome_text(outcome: Outcome, width: int) -> str:
     ]
     lines += _section("more", larger, width)
     return "\n".join([*lines, "", _summary(outcome)])
+
+
+def _shown(outcome: Outcome) -> list[RowOutcome]:
+    """Return the rows, without the empty ones of the full budget where something smaller was asked for."""
+    rows = outcome.rows
+    if outcome.budget in ("cpu", "gpu") and any(one.row.budget == outcome.budget for one in rows):
+        rows = [one for one in rows if one.row.budget != "full" or one.ours is not None]
+    return list(rows)
 
 
 def listing_text(states: Sequence[State], width: int) -> str:
@@ -166,7 +175,11 @@ def _listed(names: Sequence[str], most: int = 4) -> str:
 def _summary(outcome: Outcome) -> str:
     counts = outcome.counts()
     words = {"PASS": "passed", "FAIL": "FAILED", "REPORT": "reported", "not run": "not run"}
+    if hidden := len(outcome.rows) - len(_shown(outcome)):
+        counts["not run"] -= hidden
     parts = [f"{count} {words[kind]}" for kind, count in counts.items() if count]
+    if hidden:
+        parts.append(f"{hidden} of the paper's own runs not shown (--budget check lists them)")
     trained = f", {outcome.trained} run(s) trained" if outcome.trained else ""
     return f"{', '.join(parts)}; budget {outcome.budget}, {duration(outcome.seconds)}{trained}"
 
