@@ -101,13 +101,12 @@ class _Net:
 
 def _stored(folder: Path) -> tuple[str, ModelSpec]:
     """Return the full name and the spec of the net in a run directory or a model folder."""
-    from resnets.artifacts.model_folder import read_config
-    from resnets.specs import io
+    from resnets.artifacts.model_folder import read_config, read_field
     from resnets.specs.model import ModelSpec
 
     inner = folder / "model"
-    config = read_config((inner if inner.is_dir() else folder) / "config.json")
-    spec = io.from_json(ModelSpec, config["model"], "model")
+    path = (inner if inner.is_dir() else folder) / "config.json"
+    spec = read_field(read_config(path), "model", ModelSpec, path)
     return model_name(spec), spec
 
 

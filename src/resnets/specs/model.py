@@ -10,10 +10,21 @@ from dataclasses import dataclass
 from typing import Literal
 
 from resnets.specs.errors import SpecError
+from resnets.specs.io import shown
 
 Shortcut = Literal["A", "B", "C", "none"]
 ZeroPad = Literal["end", "both"]
 StemPool = Literal["official", "torchvision", "none"]
+
+# Far beyond the paper's nets, whose largest has 600 blocks. A damaged file must not ask for years of building, nor for
+# tensors whose size overflows.
+MOST_STAGES = 16
+MOST_BLOCKS = 10_000
+"""Of a net, over all stages; of VGG, convolutions."""
+MOST_FILTERS = 65_536
+MOST_CLASSES = 1_000_000
+MOST_CHANNELS = 1_024
+_LARGEST_BIAS = 1_000.0
 
 
 def _check(condition: bool, message: str) -> None:
@@ -96,6 +107,10 @@ class HighwaySpec:
         """Refuse what cannot be built."""
         _check_stages(self.blocks, self.widths, zero_padded=True)
         _check_ends(self.num_classes, self.in_channels)
+        _check(
+            -_LARGEST_BIAS <= self.gate_bias <= _LARGEST_BIAS,
+            f"model.gate_bias is {self.gate_bias}; it is between {-_LARGEST_BIAS:g} and {_LARGEST_BIAS:g}.",
+        )
 
     @property
     def depth(self) -> int:
@@ -122,11 +137,11 @@ class VGGSpec:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be built."""
+        _check_counts("convs", self.convs, "convolution", self.widths)
         _check(
-            len(self.convs) == len(self.widths) > 0,
-            f"model.convs has {len(self.convs)} stages and model.widths has {len(self.widths)}; give one width a stage.",
+            1 <= self.hidden <= MOST_FILTERS,
+            f"model.hidden is {shown(self.hidden)}; it is at least 1 and at most {MOST_FILTERS:,}.",
         )
-        _check(min(self.convs) >= 1, f"model.convs is {self.convs}; every stage has at least one convolution.")
         _check(0 <= self.dropout < 1, f"model.dropout is {self.dropout}; it is at least 0 and below 1.")
         _check_ends(self.num_classes, self.in_channels)
 
@@ -137,22 +152,32 @@ class VGGSpec:
 
 
 def _check_stages(blocks: tuple[int, ...], widths: tuple[int, ...], *, zero_padded: bool) -> None:
-    _check(len(blocks) > 0, "model.blocks is empty; a net has at least one stage.")
-    _check(
-        len(blocks) == len(widths),
-        f"model.blocks has {len(blocks)} stages and model.widths has {len(widths)}; give one width a stage.",
-    )
-    _check(min(blocks) >= 1, f"model.blocks is {blocks}; every stage has at least one block.")
-    _check(min(widths) >= 1, f"model.widths is {widths}; every width is at least 1.")
+    _check_counts("blocks", blocks, "block", widths)
     _check(
         not zero_padded or list(widths) == sorted(widths),
         f"model.widths is {widths}; option A adds zero channels, so widths cannot shrink from stage to stage.",
     )
 
 
+def _check_counts(name: str, counts: tuple[int, ...], noun: str, widths: tuple[int, ...]) -> None:
+    """Refuse numbers of blocks or convolutions a stage, and widths, that no net has."""
+    _check(len(counts) > 0, f"model.{name} is empty; a net has at least one stage.")
+    _check(
+        len(counts) == len(widths),
+        f"model.{name} has {len(counts)} stages and model.widths has {len(widths)}; give one width a stage.",
+    )
+    _check(len(counts) <= MOST_STAGES, f"model.{name} has {len(counts)} stages; a net has at most {MOST_STAGES}.")
+    _check(min(counts) >= 1, f"model.{name} is {shown(counts)}; every stage has at least one {noun}.")
+    _check(sum(counts) <= MOST_BLOCKS, f"model.{name} is {shown(counts)}; a net has at most {MOST_BLOCKS:,} {noun}s.")
+    _check(
+        1 <= min(widths) <= max(widths) <= MOST_FILTERS,
+        f"model.widths is {shown(widths)}; every width is at least 1 and at most {MOST_FILTERS:,}.",
+    )
+
+
 def _check_ends(num_classes: int, in_channels: int) -> None:
-    _check(num_classes >= 1, f"model.num_classes is {num_classes}; it is at least 1.")
-    _check(in_channels >= 1, f"model.in_channels is {in_channels}; it is at least 1.")
+    for name, value, most in (("num_classes", num_classes, MOST_CLASSES), ("in_channels", in_channels, MOST_CHANNELS)):
+        _check(1 <= value <= most, f"model.{name} is {shown(value)}; it is at least 1 and at most {most:,}.")
 
 
 ModelSpec = ResNetSpec | HighwaySpec | VGGSpec

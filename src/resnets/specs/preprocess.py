@@ -6,8 +6,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 from resnets.specs.errors import SpecError
+from resnets.specs.io import shown
 
 ColorOrder = Literal["rgb", "bgr", "gray"]
+
+LARGEST_PX = 4_096
+"""Largest size of an input: one image of it takes gigabytes in the first layers of a net."""
+_LARGEST_STATISTIC = 1e6
+_SMALLEST_STD = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,18 +40,26 @@ class Preprocess:
 
     def __post_init__(self) -> None:
         """Refuse sizes and statistics that cannot be used."""
-        if not 1 <= self.crop_px <= self.resize_px:
+        if not 1 <= self.crop_px <= self.resize_px <= LARGEST_PX:
             raise SpecError(
-                f"preprocess: crop_px is {self.crop_px} and resize_px is {self.resize_px}; "
-                "the crop is at least 1 pixel and no larger than the resized image."
+                f"preprocess: crop_px is {shown(self.crop_px)} and resize_px is {shown(self.resize_px)}; the crop is at "
+                f"least 1 pixel and no larger than the resized image, which has at most {LARGEST_PX}."
             )
         if not len(self.mean) == len(self.std) == self.channels:
             raise SpecError(
                 f"preprocess: color {self.color!r} has {self.channels} channel(s), but mean has {len(self.mean)} "
                 f"values and std has {len(self.std)}."
             )
-        if min(self.std) <= 0:
-            raise SpecError(f"preprocess: std is {self.std}; every value is above 0.")
+        if not all(-_LARGEST_STATISTIC <= value <= _LARGEST_STATISTIC for value in self.mean):
+            raise SpecError(
+                f"preprocess: mean is {self.mean}; every value is a number between {-_LARGEST_STATISTIC:g} and "
+                f"{_LARGEST_STATISTIC:g}."
+            )
+        if not all(_SMALLEST_STD <= value <= _LARGEST_STATISTIC for value in self.std):
+            raise SpecError(
+                f"preprocess: std is {self.std}; every value is a number above 0, between {_SMALLEST_STD:g} and "
+                f"{_LARGEST_STATISTIC:g}."
+            )
 
     @property
     def channels(self) -> int:
