@@ -7,6 +7,7 @@ import pytest
 from resnets.cli.main import main
 from resnets.recipes.find import list_recipes, recipe
 from resnets.specs import io
+from resnets.specs.optim import Cosine, LinearWarmup, StepDecay
 from resnets.specs.run import TrainSpec, shorten
 
 
@@ -35,6 +36,28 @@ def test_common_flags_mix_with_fields_in_any_order(capsys):
     spec = resolved(["--seed", "3", "cifar10.resnet20", "--precision", "bf16", "--steps", "640"], capsys)
     assert (spec.seed, spec.precision, spec.steps, spec.full_steps) == (3, "bf16", 640, 64_000)
     assert spec.schedule.milestones_steps == (320, 480)
+
+
+def test_a_shortened_run_takes_steps_that_are_typed_as_they_are(capsys):
+    line = ["cifar10.resnet20", "--steps", "640", "--evaluate-every-steps", "77"]
+    spec = resolved([*line, "--schedule.milestones-steps", "100", "200"], capsys)
+    assert (spec.steps, spec.full_steps, spec.evaluate_every_steps) == (640, 64_000, 77)
+    assert spec.schedule.milestones_steps == (100, 200)
+    spec = resolved([*line, "warmup:linear-warmup", "--warmup.steps", "50"], capsys)
+    assert spec.warmup == LinearWarmup(steps=50)
+    assert spec.schedule.milestones_steps == (320, 480)
+
+
+def test_a_shortened_run_scales_the_steps_that_a_chosen_schedule_brings_along(capsys):
+    line = ["cifar10.resnet20", "--steps", "6400"]
+    spec = resolved([*line, "schedule:step-decay", "--schedule.factor", "0.2", "warmup:linear-warmup"], capsys)
+    assert spec.schedule == StepDecay(milestones_steps=(3200, 4800), factor=0.2)
+    assert spec.warmup == LinearWarmup(steps=50)
+    steps = recipe("imagenet.resnet18").steps // 1000
+    spec = resolved(["imagenet.resnet18", "--steps", str(steps), "schedule:step-decay"], capsys)
+    assert spec.schedule == StepDecay(milestones_steps=(32, 48))
+    spec = resolved([*line, "schedule:cosine", "--schedule.final-share", "0.1"], capsys)
+    assert spec.schedule == Cosine(final_share=0.1)
 
 
 def test_a_printed_config_replays(tmp_path, capsys):

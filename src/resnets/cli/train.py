@@ -96,7 +96,7 @@ def _parser() -> flags.Parser:
         "--steps",
         type=int,
         metavar="N",
-        help="shorten to N steps; all that is counted in steps, given here or not, is scaled to the same shape",
+        help="shorten to N steps; what the recipe counts in steps is scaled to the same shape, what is given here is not",
     )
     group.add_argument("--quiet", action="store_true", help="show no progress")
     machine = flags.add_machine(parser)
@@ -126,14 +126,16 @@ def _spec(parser: flags.Parser, given: argparse.Namespace, rest: list[str]) -> T
         parser.error("name one recipe, such as cifar10.resnet20, or --from CONFIG")
     if given.fields:
         rest = [*rest, "--help"]
+    if given.steps is not None:
+        # What is typed stays as typed; the steps that a chosen schedule or warm-up brings along are the recipe's.
+        choices = [argument for argument in rest if argument.startswith(("schedule:", "warmup:"))]
+        spec = shorten(override(spec, choices), given.steps)
     spec = override(spec, rest)
     if given.init_from is not None:
         model = spec.init.model if isinstance(spec.init, GivenWeights) else "check"
         spec = dataclasses.replace(spec, init=GivenWeights(source=given.init_from, model=model))
     if given.seed is not None:
         spec = dataclasses.replace(spec, seed=given.seed)
-    if given.steps is not None:
-        spec = shorten(spec, given.steps)
     return spec
 
 
