@@ -16,8 +16,10 @@ COMMANDS = {
     "train": "train a recipe; run again, it resumes",
     "evaluate": "test errors of a trained model, or of several as an ensemble",
     "predict": "the most probable classes of images",
+    "report": "one web page about a run or several: curves, confusions, mistakes, environment",
     "convert": "weights from and to torchvision, timm, Hugging Face, Caffe; proven equal",
     "reproduce": "tables and figures of the paper: ours, the paper's, the verdict",
+    "compare": "two recipes, the same seeds for both: the difference, with its interval, in a sentence",
     "describe": "an architecture as in Table 1: layers, parameters, multiply-adds, memory",
 }
 

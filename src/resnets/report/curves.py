@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
-from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from resnets.report.run_log import read_run_log
 from resnets.specs.errors import RunError
 
 if TYPE_CHECKING:
@@ -16,6 +15,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from matplotlib.axes import Axes
+
+    from resnets.report.run_log import RunLog
+
+Kind = Literal["train", "validation", "test"]
 
 # Okabe and Ito's colours, which stay apart for every kind of colour vision; the light yellow is left out.
 COLORS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -29,7 +32,7 @@ class Curve:
 
     label: str
     """Name of the net; the curves of one net share it, and with it their colour."""
-    kind: Literal["train", "validation", "test"]
+    kind: Kind
     """Split the error is measured on."""
     steps: tuple[int, ...]
     """Optimiser steps done at each point, increasing."""
@@ -44,28 +47,25 @@ def curves_from_metrics(run_directory: Path, label: str) -> list[Curve]:
         RunError: the file is missing, or holds no errors.
     """
     path = run_directory / "metrics.jsonl"
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise RunError(f"{path} cannot be read: {error.strerror}. Is {run_directory} a run directory?") from error
-    points: dict[str, list[tuple[int, float]]] = defaultdict(list)
-    for line in lines:
-        try:
-            entry = json.loads(line)
-        except json.JSONDecodeError:
-            continue  # the last line of a run that is being written
-        if "top1_error" in entry and "final" not in entry:
-            points[entry["split"]].append((entry["step"], entry["top1_error"]))
-    kinds: tuple[Literal["train", "validation", "test"], ...] = ("train", "validation", "test")
-    curves = [
-        Curve(label=label, kind=kind, steps=tuple(steps), errors=tuple(map(float, errors)))
-        for kind in kinds
-        if points[kind]
-        for steps, errors in [zip(*points[kind], strict=True)]
-    ]
+    curves = curves_of_log(read_run_log(path), label)
     if not curves:
         raise RunError(f"{path} holds no errors yet; the run has not come to its first lines.")
     return curves
+
+
+def curves_of_log(log: RunLog, label: str) -> list[Curve]:
+    """Return the curves of a log that has been read, training error first; none where it holds no errors."""
+    points: dict[Kind, list[tuple[int, float]]] = {
+        "train": [(point.step, point.top1_error) for point in log.training if point.top1_error is not None]
+    }
+    for kind in ("validation", "test"):
+        points[kind] = [(entry.step, entry.top1_error) for entry in log.evaluations if entry.split == kind]
+    return [
+        Curve(label=label, kind=kind, steps=tuple(steps), errors=tuple(errors))
+        for kind, of_kind in points.items()
+        if of_kind
+        for steps, errors in [zip(*of_kind, strict=True)]
+    ]
 
 
 def smoothed(errors: Sequence[float], points: int) -> list[float]:
@@ -141,13 +141,13 @@ def draw_error_curves(curves: Sequence[Curve], path: Path, *, title: str = "", s
         figure.savefig(path, dpi=160, metadata=metadata)
 
 
-def _unit(curves: Sequence[Curve]) -> int:
+def steps_a_unit(curves: Sequence[Curve]) -> int:
     """Return how many steps one unit of the x axis stands for: 10,000 for long runs, as in the paper."""
     return 10_000 if max(curve.steps[-1] for curve in curves) >= _LONG_RUN_STEPS else 1
 
 
 def _draw_lines(axes: Axes, curves: Sequence[Curve], smoothing_points: int) -> None:
-    unit, color_of = _unit(curves), colors(curves)
+    unit, color_of = steps_a_unit(curves), colors(curves)
     # Training curves first, so that the bold ones lie on top.
     for curve in sorted(curves, key=lambda curve: curve.kind != "train"):
         training = curve.kind == "train"
@@ -164,7 +164,7 @@ def _draw_lines(axes: Axes, curves: Sequence[Curve], smoothing_points: int) -> N
 
 
 def _draw_axes(axes: Axes, curves: Sequence[Curve], title: str) -> None:
-    unit = _unit(curves)
+    unit = steps_a_unit(curves)
     axes.set_xlim(0, max(curve.steps[-1] for curve in curves) / unit)
     axes.set_ylim(bottom_of_axis(curves), top_of_axis(curves))
     axes.set_xlabel("iterations (1e4)" if unit > 1 else "iterations", color=_INK)

@@ -1,0 +1,82 @@
+"""`resnets report`: what became of one run or several, as one web page that needs no network."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING
+
+from resnets.cli import flags
+from resnets.cli.visible import visible
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from resnets.report.build import Report
+
+DESCRIPTION = """\
+Write one HTML file about a run, finished or not, or a comparison of several: what was trained on what, the error
+curves as the paper draws them, confusions, errors of the classes, calibration, the surest mistakes with the pixels
+that led to them, learning rate, speed and environment. It opens without a network, on a phone too, and prints.
+
+The parts about single images need the images the net was trained for: the digits are always here; name others with
+--data or --data-root. Without them the report is made all the same, and says what it lacks.
+"""
+EPILOG = """\
+examples:
+  resnets report runs/cifar10.resnet20-seed0 --data-root ~/data          writes runs/cifar10.resnet20-seed0/report.html
+  resnets report runs/folder.scratch-seed0 --data photos/
+  resnets report runs/demo-seed0/plain runs/demo-seed0/residual --out shortcuts.html --title "What shortcuts do"
+"""
+
+
+def main(arguments: list[str]) -> int:
+    """Write the report of the runs that `arguments` name."""
+    parser = flags.Parser("report", DESCRIPTION, "RUN [RUN …] [options]", EPILOG)
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="run directory")
+    parser.add_argument(
+        "--out", metavar="FILE.html", help="default: RUN/report.html; of several runs, report.html in this folder"
+    )
+    parser.add_argument("--title", metavar="TEXT", help="of the page; default: the names of the runs")
+    flags.add_data(parser)
+    flags.add_machine(parser)
+    flags.add_import(parser)
+    flags.add_json(parser)
+    given = parser.parse_args(arguments)
+    flags.import_modules(given)
+    from resnets.report.build import write_report
+
+    report = write_report(
+        given.runs,
+        out=given.out,
+        data=given.data,
+        data_root=given.data_root,
+        title=given.title,
+        machine=flags.machine(given),
+        on_images=_progress(),
+    )
+    if given.json:
+        print(json.dumps(report.as_json(), indent=2))
+    else:
+        _print(report)
+    return 0
+
+
+def _progress() -> Callable[[int, int, str], None]:
+    """Return a function that keeps one line on stderr up to date, where stderr is a terminal."""
+
+    def show(done: int, of: int, what: str) -> None:
+        if sys.stderr.isatty():
+            end = "\r\x1b[K" if done >= of else ""
+            print(f"\r\x1b[K{visible(what)}: {done:,} of {of:,} images{end}", end="", file=sys.stderr, flush=True)
+
+    return show
+
+
+def _print(report: Report) -> None:
+    for part in report.parts:
+        if part.missing:
+            print(visible(f"note: {part.record.name}: {part.missing.reason}"), file=sys.stderr)
+            if part.missing.command:
+                print(visible(f"      {part.missing.command}"), file=sys.stderr)
+    print(visible(f"{report.path}    {report.bytes / 1000:,.0f} kB"))

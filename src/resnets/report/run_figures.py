@@ -1,0 +1,197 @@
+"""Figures of how training went: errors in the manner of Figs. 1, 4 and 6, learning rate, speed, waiting time."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from resnets.report.chart import Axis, Chart, Line, decades_axis, draw, linear_axis
+from resnets.report.curves import (
+    bottom_of_axis,
+    colors,
+    curves_of_log,
+    line_ends,
+    smoothed,
+    steps_a_unit,
+    top_of_axis,
+)
+from resnets.report.figure import Figure, KeyEntry, Table
+from resnets.report.text import NOTHING, count, percent, plural
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from resnets.report.curves import Curve
+    from resnets.report.run_log import TrainingPoint
+    from resnets.report.run_record import RunRecord
+
+SMOOTHING_POINTS = 5
+"""Lines of the log that each training error of the curves is averaged over."""
+
+
+def error_figure(runs: Sequence[RunRecord]) -> Figure | None:
+    """Return the errors over the runs: training thin and dashed, test bold; None where no log holds an error."""
+    curves = [curve for run in runs for curve in curves_of_log(run.log, run.name)]
+    if not curves:
+        return None
+    color_of, ends, unit = colors(curves), line_ends(curves), steps_a_unit(curves)
+    tested = [kind for kind in ("test", "validation") if any(curve.kind == kind for curve in curves)]
+    lines = tuple(_error_line(curve, curves, color_of[curve.label], ends, unit) for curve in curves)
+    summary = "; ".join(f"{label} ends at {error:.2f} %" for label, error in ends.items())
+    chart = Chart(
+        identifier="figure-errors",
+        title="Error over the iterations",
+        description=f"Lines of {' and '.join(['training', *tested])} error. {summary}.",
+        x=_iterations(max(curve.steps[-1] for curve in curves), unit),
+        y=linear_axis("error (%)", bottom_of_axis(curves), top_of_axis(curves)),
+        lines=lines,
+    )
+    trained = next((curve for curve in curves if curve.kind == "train"), None)
+    key = [KeyEntry(kind="net", text=label, color=color) for label, color in color_of.items()]
+    key += [KeyEntry(kind="bold", text=f"{' or '.join(tested)} error")] if tested else []
+    key += [KeyEntry(kind="thin", text=f"training error, {_window(trained)}")] if trained else []
+    late = "" if chart.y.high >= 100 else " The scale leaves out the steep fall of the first steps."
+    return Figure(
+        identifier=chart.identifier,
+        title=chart.title,
+        caption=f"Training error is measured on augmented images while the net still changes.{late}",
+        svg=draw(chart),
+        key=tuple(key),
+        table=_error_table(runs),
+        shows_title=False,
+    )
+
+
+def _error_line(curve: Curve, curves: Sequence[Curve], color: int, ends: dict[str, float], unit: int) -> Line:
+    training = curve.kind == "train"
+    shown = [other.kind for other in curves if other.label == curve.label]
+    labelled = curve.kind == next(kind for kind in ("test", "validation", "train") if kind in shown)
+    return Line(
+        x=[step / unit for step in curve.steps],
+        y=smoothed(curve.errors, SMOOTHING_POINTS) if training else curve.errors,
+        color=color,
+        kind="thin" if training else "bold",
+        end=f"{ends[curve.label]:.2f}" if labelled else "",
+    )
+
+
+def _window(training: Curve) -> str:
+    spacing = training.steps[-1] / len(training.steps)
+    return f"mean of {round(spacing * SMOOTHING_POINTS):,} iterations"
+
+
+def _iterations(last: int, unit: int) -> Axis:
+    if unit > 1:
+        return linear_axis("iterations (\N{MULTIPLICATION SIGN}10\N{SUPERSCRIPT FOUR})", 0, last / unit, most=8)
+    return linear_axis("iterations", 0, last, most=5)
+
+
+def _error_table(runs: Sequence[RunRecord]) -> Table:
+    """Return the errors at each evaluation, with the training error of the last line of the log up to there."""
+    several = len(runs) > 1
+    rows = []
+    for run in runs:
+        points = [point for point in run.log.training if point.top1_error is not None]
+        entries = list(run.log.evaluations)
+        for entry in entries or points:
+            before = [point for point in points if point.step <= entry.step]
+            training = percent(before[-1].top1_error) if before else NOTHING
+            tested = percent(entry.top1_error) if entries else NOTHING
+            top5 = percent(getattr(entry, "top5_error", None))
+            rows.append((*([run.name] if several else []), count(entry.step), training, tested, top5))
+    splits = {entry.split for run in runs for entry in run.log.evaluations}
+    tested = f"{splits.pop()} error %" if len(splits) == 1 else "error %"
+    headers = (*(["run"] if several else []), "step", "training error %", tested, "top-5 error %")
+    return Table(caption="Errors at each evaluation", headers=headers, rows=tuple(rows))
+
+
+def course_figures(run: RunRecord, prefix: str) -> list[Figure]:
+    """Return the learning rate, the speed and the share of time spent waiting over one run.
+
+    Args:
+        run: the run.
+        prefix: of the figures' identifiers.
+    """
+    rates = [point.lr for point in run.log.training if point.lr]
+    figures = [
+        _course(
+            run,
+            f"{prefix}-lr",
+            "Learning rate",
+            "",
+            lambda point: point.lr or None,
+            lambda values: decades_axis("learning rate", values),
+            lambda value: f"{value:.6g}",
+            kind="steps",
+        )
+        if rates and max(rates) / min(rates) > 1.5
+        else None,
+        _course(
+            run,
+            f"{prefix}-speed",
+            "Throughput",
+            _speed(run),
+            lambda point: point.images_per_second,
+            lambda values: linear_axis("images per second", 0, 1.08 * max(values), most=5),
+            lambda value: f"{value:,.1f}",
+        ),
+        _course(
+            run,
+            f"{prefix}-waiting",
+            "Waiting for images",
+            _waiting(run),
+            lambda point: None if point.waiting_share is None else 100 * point.waiting_share,
+            lambda values: linear_axis("share of the time (%)", 0, max(5.0, 1.08 * max(values)), most=5),
+            lambda value: f"{value:.1f}",
+        ),
+    ]
+    return [figure for figure in figures if figure is not None]
+
+
+def _course(
+    run: RunRecord,
+    identifier: str,
+    title: str,
+    caption: str,
+    value_of: Callable[[TrainingPoint], float | None],
+    axis: Callable[[Sequence[float]], Axis],
+    written: Callable[[float], str],
+    kind: str = "bold",
+) -> Figure | None:
+    found = [(point.step, value) for point in run.log.training if (value := value_of(point)) is not None]
+    if not found:
+        return None
+    steps, values = zip(*found, strict=True)
+    unit = steps_a_unit(curves_of_log(run.log, run.name)) if curves_of_log(run.log, run.name) else 1
+    chart = Chart(
+        identifier=identifier,
+        title=title,
+        description=f"From {written(values[0])} at step {steps[0]:,} to {written(values[-1])} at step {steps[-1]:,}; "
+        f"lowest {written(min(values))}, highest {written(max(values))}.",
+        x=_iterations(run.steps_done, unit),
+        y=axis(values),
+        lines=(
+            Line(x=[step / unit for step in steps], y=values, color=1, kind="steps" if kind == "steps" else "bold"),
+        ),
+    )
+    table = Table(
+        caption=title,
+        headers=("step", chart.y.title),
+        rows=tuple((count(step), written(value)) for step, value in found),
+    )
+    return Figure(identifier=identifier, title=title, caption=caption, svg=draw(chart), table=table, size="small")
+
+
+def _speed(run: RunRecord) -> str:
+    speeds = [point.images_per_second for point in run.log.training if point.images_per_second is not None]
+    return (
+        f"Median {np.median(speeds):,.0f} images a second over {plural(len(speeds), 'line')} of the log."
+        if speeds
+        else ""
+    )
+
+
+def _waiting(run: RunRecord) -> str:
+    shares = [100 * point.waiting_share for point in run.log.training if point.waiting_share is not None]
+    return f"Median {np.median(shares):.1f} % of the time." if shares else ""
