@@ -37,7 +37,13 @@ from resnets.specs.protocol import Dense
 from resnets.specs.run import Machine, TrainSpec
 from resnets.tasks.classify import features as feature_extraction
 from resnets.tasks.classify import predict as prediction
-from resnets.tasks.classify.ensemble import check_classes, check_held_out, open_for_models, shares
+from resnets.tasks.classify.ensemble import (
+    check_classes,
+    check_held_out,
+    open_for_models,
+    shares,
+    warnings_of_seen_images,
+)
 from resnets.tasks.classify.evaluate import align_classes, choose_split
 from resnets.tasks.classify.load import load_classifier, load_source
 from resnets.tasks.classify.predict import Prediction, Unreadable
@@ -168,7 +174,9 @@ class Classifier:
         metrics = self.stored.metrics
         if metrics.get("finished", True):
             return None
-        return f"{self.name} is from a run that is not finished: step {metrics['steps']:,} of {metrics['of']:,}."
+        done, total = metrics.get("steps"), metrics.get("of")
+        how_far = f": step {done:,} of {total:,}" if isinstance(done, int) and isinstance(total, int) else ""
+        return f"{self.name} is from a run that is not finished{how_far}."
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -324,6 +332,7 @@ def evaluate(
     dataset = align_classes(opened, stored[0], sources[0])
     split = choose_split(dataset, split)
     check_held_out(stored, split)
+    warnings = warnings_of_seen_images(stored, sources, dataset, split)
     computing = Computing(
         device=device,
         precision=precision,
@@ -346,9 +355,8 @@ def evaluate(
     )
     if scores_path is not None:
         _write_scores(scores_path, tested, dataset.splits[split], stored[0].classes)
-    notes = [*(note for classifier in classifiers if (note := classifier.unfinished)), *dataset.notes]
-    if recalibrate_images:
-        notes.append(f"BatchNorm's statistics are averages over {recalibrate_images:,} training images.")
+    notes = [*warnings, *(note for classifier in classifiers if (note := classifier.unfinished)), *dataset.notes]
+    notes += next(iter(tested.values())).notes
     common = {
         "models": [classifier.name for classifier in classifiers],
         "sources": sources,

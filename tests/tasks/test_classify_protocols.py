@@ -3,12 +3,14 @@
 import dataclasses
 import json
 import math
+import shutil
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from torch import nn
+from torchvision.models import ResNet50_Weights
 
 import resnets
 from resnets.artifacts.model_folder import StoredModel, save_model
@@ -23,8 +25,10 @@ from resnets.specs.data import Cifar, Digits, ImageFolder
 from resnets.specs.errors import DataError, ModelError, SpecError, UserError
 from resnets.specs.preprocess import Preprocess
 from resnets.specs.protocol import Center, Dense, TenCrop
+from resnets.tasks.classify import testing
 from resnets.tasks.classify.ensemble import check_held_out, columns_of, shares
 from resnets.tasks.classify.evaluate import align_classes, evaluate_model
+from resnets.tasks.classify.memory import available_bytes, check_memory
 from resnets.tasks.classify.score import scored_batches
 from resnets.tasks.classify.testing import named_protocols
 
@@ -81,7 +85,7 @@ def stored_model(seed=0, classes=CLASSES, *, crop=32, resize=36, mean_image=Fals
         spec=spec,
         preprocessor=preprocessor,
         classes=tuple(classes),
-        metrics={},
+        metrics=fields.pop("metrics", {}),
         **fields,
     )
 
@@ -350,6 +354,46 @@ def test_no_image_is_tested_on_that_one_of_the_models_has_seen(folder):
         resnets.evaluate([trained_on(spec, 1), trained_on(other, 2)], data=folder, machine=QUICK)
 
 
+def notes_of(models, data):
+    return " ".join(resnets.evaluate(models, data=data, machine=QUICK)["notes"])
+
+
+def test_a_model_trained_in_the_folder_before_it_changed_is_named(folder):
+    spec = ImageFolder(image_px=32, resize_px=36, validation_fraction=0.3)
+
+    def trained_here(seed, root=folder):
+        fingerprint = open_folder(spec, root).fingerprint
+        return classifier(seed, dataset=spec, fingerprint=fingerprint, metrics={"dataset": str(root)})
+
+    earlier = trained_here(1)
+    assert "has seen" not in notes_of(earlier, folder)
+    (folder / "red" / "0.png").rename(folder / "red" / "another.png")
+    now = trained_here(2)
+    assert "has seen" not in notes_of(now, folder)
+    assert "resnet8 was trained in" in notes_of(earlier, folder)
+    both = notes_of([now, earlier], folder)
+    assert both.count("has seen") == 1
+    assert "has seen" not in notes_of([now, classifier(3, metrics={"dataset": str(folder)})], folder)
+    elsewhere = classifier(4, dataset=spec, fingerprint="0" * 64, metrics={"dataset": str(folder / "elsewhere")})
+    assert "has seen" not in notes_of(elsewhere, folder)
+
+
+def test_folders_that_a_split_has_to_itself_are_safe(folder, tmp_path):
+    (tmp_path / "split").mkdir()
+    shutil.copytree(folder, tmp_path / "split" / "train")
+    shutil.copytree(folder, tmp_path / "split" / "val")
+    spec, root = ImageFolder(image_px=32, resize_px=36), tmp_path / "split"
+    net = classifier(1, dataset=spec, fingerprint="0" * 64, metrics={"dataset": str(root)})
+    assert "has seen" not in notes_of(net, root)
+    assert "has seen" not in notes_of(net, root / "val")
+    assert "has seen" in notes_of(net, root / "train")
+    for nothing in (3, "a\0b", None):
+        assert "has seen" not in notes_of(
+            dataclasses.replace(net, stored=dataclasses.replace(net.stored, metrics={"dataset": nothing})),
+            root / "train",
+        )
+
+
 def test_held_out_images_of_cifar_are_those_of_all_models():
     models = [stored_model(seed, dataset=Cifar(validation_images=held)) for seed, held in ((0, 5000), (1, 0))]
     check_held_out(models, "test")
@@ -429,7 +473,7 @@ def test_batch_norm_is_recalibrated_in_a_copy_over_training_images_in_random_ord
     count = len(dataset.splits["train"])
     path = tmp_path / "scores.npz"
     report = resnets.evaluate(net, data=folder, recalibrate_images=count, save_scores=path, machine=QUICK)
-    assert any("BatchNorm" in note for note in report["notes"])
+    assert f"cifar-resnet8 are averages over {count} training images." in " ".join(report["notes"])
     for key, value in net.model.state_dict().items():
         assert torch.equal(value, before[key])
     # All training images in one batch: their order does not matter, and the statistics are those of that batch.
@@ -451,6 +495,48 @@ def test_batch_norm_is_recalibrated_in_a_copy_over_training_images_in_random_ord
             resnets.evaluate(net, data=folder, recalibrate_images=wrong, machine=QUICK)
     with pytest.raises(DataError, match="train split"):
         resnets.evaluate(classifier(), data=folder, recalibrate_images=4, machine=QUICK)
+
+
+def test_the_number_of_images_that_batch_norm_has_really_seen_is_stated(folder):
+    spec = ImageFolder(image_px=32, resize_px=36, validation_fraction=0.3)
+    dataset = open_folder(spec, folder)
+    net = classifier(1, dataset=spec, fingerprint=dataset.fingerprint)
+    paths = dataset.splits["train"].paths
+    first = {path.parent: path for path in reversed(paths)}.values()  # a class without a readable image is refused
+    broken = [path for path in paths if path not in first][:2]
+    for path in broken:
+        path.write_text("no image")
+    count = len(paths)
+    report = resnets.evaluate([net, net], data=folder, recalibrate_images=count, machine=QUICK)
+    assert " ".join(report["notes"]).count(f"over {count - 2} training images, of {count} asked for") == 2
+
+
+def test_recalibration_without_a_readable_image_is_refused(folder, monkeypatch):
+    spec = ImageFolder(image_px=32, resize_px=36, validation_fraction=0.3)
+    dataset = open_folder(spec, folder)
+    net = classifier(1, dataset=spec, fingerprint=dataset.fingerprint)
+    before = {key: value.clone() for key, value in net.model.state_dict().items()}
+    opened = testing.evaluation_batches
+
+    def the_disk_is_gone(split, *arguments, **named):
+        for path in split.paths:
+            path.write_text("no image")
+        return opened(split, *arguments, **named)
+
+    monkeypatch.setattr(testing, "evaluation_batches", the_disk_is_gone)
+    with pytest.raises(DataError, match="two images or more can be read"):
+        resnets.evaluate(net, data=folder, recalibrate_images=6, machine=QUICK)
+    assert all(torch.equal(value, before[key]) for key, value in net.model.state_dict().items())
+
+
+def test_a_net_without_batch_norm_says_so(folder):
+    spec = ImageFolder(image_px=32, resize_px=36, validation_fraction=0.3)
+    dataset = open_folder(spec, folder)
+    net = resnets.Classifier(
+        dataclasses.replace(stored_model(), model=Own().eval(), dataset=spec, fingerprint=dataset.fingerprint)
+    )
+    report = resnets.evaluate(net, data=folder, recalibrate_images=4, machine=QUICK)
+    assert any("has no BatchNorm" in note for note in report["notes"])
 
 
 @pytest.fixture
@@ -548,11 +634,13 @@ def test_a_folder_is_matched_by_name_only_with_names_that_a_model_has_once(folde
 @pytest.mark.parametrize("count", [1, 2])
 def test_classes_of_one_name_have_rows_of_their_own(folder, capsys, tmp_path, count):
     # Of ImageNet's classes, two are called crane; the folders are their ids, so labels are matched by place.
-    names = ("tench", "crane", *(f"class {number}" for number in range(996)), "crane", "toilet tissue")
+    names = [*ResNet50_Weights.DEFAULT.meta["categories"]]
+    cranes = names.index("crane bird"), names.index("crane")
+    names[cranes[0]] = "crane"
     ids = ("n01440764", *(f"n{number:08}" for number in range(2_000_000, 2_000_998)), "n15075141")
     for name in ids:
         (folder / name).mkdir()
-    for name, label in (("blue", 1), ("green", 998)):
+    for name, label in zip(("blue", "green"), cranes, strict=True):
         (folder / name).rename(folder / ids[label] / name)
         for image in (folder / ids[label] / name).iterdir():
             image.rename(folder / ids[label] / image.name)
@@ -560,9 +648,8 @@ def test_classes_of_one_name_have_rows_of_their_own(folder, capsys, tmp_path, co
     for image in (folder / "red").iterdir():
         image.rename(folder / ids[0] / image.name)
     (folder / "red").rmdir()
-    for name in ids[2:998]:
-        Image.new("RGB", (36, 36)).save(folder / name / "0.png")
-    Image.new("RGB", (36, 36)).save(folder / ids[-1] / "0.png")
+    for label in {*range(1, 1000)} - {*cranes}:
+        Image.new("RGB", (36, 36)).save(folder / ids[label] / "0.png")
     net = stored_model(classes=names)
     save_model(tmp_path / "model", net)
     arguments = ["evaluate", *[str(tmp_path / "model")] * count, "--data", str(folder), "--workers", "0"]
@@ -570,8 +657,8 @@ def test_classes_of_one_name_have_rows_of_their_own(folder, capsys, tmp_path, co
     report = json.loads(capsys.readouterr().out)
     assert len(report["per_class_errors"]) == 1000
     confusion = np.array(report["confusion"])
-    assert confusion.sum(axis=1)[[1, 998]].tolist() == [5, 4]
-    for name, place in (("crane", 1), ("crane (2)", 998)):
+    assert confusion.sum(axis=1)[[*cranes]].tolist() == [5, 4]
+    for name, place in zip(("crane", "crane (2)"), cranes, strict=True):
         row = confusion[place]
         assert report["per_class_errors"][name] == pytest.approx(100 * (1 - row[place] / row.sum()))
 
@@ -624,3 +711,53 @@ def test_messages_call_models_as_they_were_given(folder, models, tmp_path):
     with pytest.raises(ModelError) as refused:
         resnets.evaluate([models[0], tmp_path / "other"], data=folder, machine=QUICK)
     assert f"{models[0]} has 3, {tmp_path / 'other'} has 2; 'red' is only in {models[0]}." in str(refused.value)
+
+
+@pytest.mark.parametrize(("net", "crop"), [("cifar-resnet8", 32), ("resnet18-v1.5", 64), ("vgg16", 64)])
+def test_a_layer_has_as_many_values_as_is_assumed(net, crop):
+    """The least memory of an image is that of the layer with the most values, counted in a forward pass."""
+    stored = StoredModel(
+        model=build(model_spec(net, num_classes=3), seed=0).eval(),
+        spec=model_spec(net, num_classes=3),
+        preprocessor=Preprocessor(Preprocess(resize_px=crop, crop_px=crop)),
+        classes=CLASSES,
+        metrics={},
+    )
+    most = 0
+
+    def count(module, inputs, output):
+        nonlocal most
+        most = max(most, inputs[0].numel() + output.numel())
+
+    for module in stored.model.modules():
+        if isinstance(module, nn.Conv2d | nn.MaxPool2d):
+            module.register_forward_hook(count)
+    protocol = Dense(scales_px=(224, 448))
+    with torch.no_grad():
+        stored.model(torch.zeros(1, 3, 2 * crop, 2 * crop))
+    needed = 2 * 4 * most
+    check_memory(protocol, stored, "it", "fp32", needed)
+    check_memory(protocol, stored, "it", "bf16", needed // 2)
+    check_memory(protocol, stored, "it", "fp32", None)
+    check_memory(dataclasses.replace(protocol, flips=False), stored, "it", "fp32", needed // 2)
+    with pytest.raises(UserError, match=rf"--scales: 448.* {2 * crop} px for it.*smaller scales"):
+        check_memory(protocol, stored, "it", "fp32", needed - 1)
+
+
+def test_a_scale_beyond_the_memory_is_refused_before_an_image_is_read(folder, monkeypatch):
+    monkeypatch.setattr(testing, "available_bytes", lambda device: 10**8)
+    monkeypatch.setattr("resnets.tasks.classify.score.view_batches", None)
+    with pytest.raises(UserError, match=r"4096.*GiB are free"):
+        resnets.evaluate(
+            classifier(crop=224, resize=224), data=folder, protocol=Dense(scales_px=(224, 4096)), machine=QUICK
+        )
+
+
+@pytest.mark.parametrize("text", ["", "MemAvailable: many kB", "MemTotal: 3 kB", None])
+def test_a_system_that_does_not_say_what_is_free_refuses_nothing(monkeypatch, tmp_path, text):
+    if text is not None:
+        (tmp_path / "meminfo").write_text(text)
+    monkeypatch.setattr("resnets.tasks.classify.memory.Path", lambda path: tmp_path / "meminfo")
+    assert available_bytes(CPU) is None
+    (tmp_path / "meminfo").write_text("MemTotal:  9 kB\nMemAvailable:   2 kB\nSwapFree: 1 kB\nHugePages_Total:  0\n")
+    assert available_bytes(CPU) == 3 * 1024

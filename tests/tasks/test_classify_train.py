@@ -272,7 +272,9 @@ def test_recalibrated_statistics_are_those_of_the_training_images(digits_spec, t
     plain = resnets.train(digits_spec, run=tmp_path / "plain", machine=QUICK, quiet=True)
     trained = resnets.train(spec, run=tmp_path / "run", machine=QUICK, quiet=True)
     assert trained.metrics["batch_norm_recalibrated"]
+    assert trained.metrics["batch_norm_batches"] == 10
     assert not plain.metrics["batch_norm_recalibrated"]
+    assert "batch_norm_batches" not in plain.metrics
     own, moving = weights(tmp_path / "run"), weights(tmp_path / "plain")
     assert torch.equal(own["conv1.weight"], moving["conv1.weight"])
     assert not torch.equal(own["bn1.running_mean"], moving["bn1.running_mean"])

@@ -9,10 +9,12 @@ from __future__ import annotations
 import math
 from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
+from resnets.data.folder import SPLIT_FOLDERS
 from resnets.data.open import open_dataset, open_for_testing
 from resnets.data.splits import FileSplit
 from resnets.metrics.classification import ClassificationMeter
@@ -23,7 +25,6 @@ from resnets.tasks.classify.score import scored_batches
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
     from jaxtyping import Bool, Float32
     from torch import Tensor, nn
@@ -156,6 +157,43 @@ def check_held_out(models: Sequence[StoredModel], split: str) -> None:
             f"The models have held out {' and '.join(map(str, sorted(held_out)))} images of CIFAR, so what is validation "
             "for one was training for another. Test them with --split test."
         )
+
+
+def warnings_of_seen_images(
+    models: Sequence[StoredModel], names: Sequence[str], dataset: Dataset, split: str
+) -> list[str]:
+    """Return a line for each model that may have been trained on images that it is tested on.
+
+    Where the folder is not divided as it was for a training in it, because it is another part of it or has changed
+    since, it cannot be told which images were held out then. Folders val/ and test/ always are.
+
+    Args:
+        models: to be tested.
+        names: what messages call them.
+        dataset: as `open_for_models` returns it.
+        split: the images they are tested on.
+    """
+    images = dataset.splits[split]
+    if not isinstance(images, FileSplit) or not len(images):
+        return []
+    image = Path(dataset.name).resolve() / images.paths[0].relative_to(dataset.name)
+    return [
+        f"{name} was trained in {stored.metrics['dataset']}, where the images lie that it is tested on; which of them it "
+        "has seen cannot be told, so its error may be too low."
+        for stored, name in zip(models, names, strict=True)
+        if stored.fingerprint != dataset.fingerprint and _may_have_trained_on(image, stored)
+    ]
+
+
+def _may_have_trained_on(image: Path, stored: StoredModel) -> bool:
+    place = stored.metrics.get("dataset")
+    if not isinstance(stored.dataset, ImageFolder) or not isinstance(place, str):
+        return False
+    try:
+        inside = image.relative_to(Path(place).resolve()).parts
+    except (ValueError, OSError):  # elsewhere, or no path at all
+        return False
+    return inside[0] not in {*SPLIT_FOLDERS["validation"], *SPLIT_FOLDERS["test"]}
 
 
 def columns_of(classes: tuple[str, ...], others: tuple[str, ...], names: tuple[str, str]) -> list[int]:

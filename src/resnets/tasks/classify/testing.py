@@ -20,12 +20,13 @@ from resnets.specs.errors import DataError, UserError
 from resnets.specs.protocol import PROTOCOLS, Center, Dense, TenCrop, protocol_name
 from resnets.tasks.classify.ensemble import Member, evaluate_ensemble
 from resnets.tasks.classify.evaluate import EvaluationReport, evaluate_model
+from resnets.tasks.classify.memory import available_bytes, check_memory
 from resnets.tasks.classify.score import check_protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from torch import nn
+    from torch import Tensor, nn
 
     from resnets.artifacts.model_folder import StoredModel
     from resnets.data.splits import Dataset, Split
@@ -53,6 +54,8 @@ class Tested:
     report: EvaluationReport
     scores: Scores | None
     """The score of every image; None where they were not kept."""
+    notes: tuple[str, ...] = ()
+    """What was done to the models before."""
 
 
 def named_protocols(given: str | ProtocolSpec | Sequence[str | ProtocolSpec]) -> dict[str, ProtocolSpec]:
@@ -109,12 +112,16 @@ def evaluate_each(
     for stored, called in zip(models, names, strict=True):
         for protocol in protocols.values():
             check_protocol(protocol, stored.model.eval(), stored.preprocessor, images, called)
+            if isinstance(protocol, Dense):
+                check_memory(protocol, stored, called, computing.precision, available_bytes(computing.device))
     layout = torch.channels_last if computing.channels_last else torch.contiguous_format
     modules: list[nn.Module] = []
-    for stored in models:
+    notes: list[str] = []
+    for stored, called in zip(models, names, strict=True):
         module = stored.model.to(computing.device).to(memory_format=layout)  # pyright: ignore[reportCallIssue]
         if recalibrate_images:
-            module = _recalibrated(module, stored, dataset, recalibrate_images, computing)
+            module, note = _recalibrated(module, stored, called, dataset, recalibrate_images, computing)
+            notes.append(note)
         modules.append(module.eval())
     for name, protocol in protocols.items():
         done: dict[str, int] = {}
@@ -139,7 +146,7 @@ def evaluate_each(
                 workers=computing.workers,
                 on_images=lambda batch: count(names[0], batch),
             )
-            yield name, Tested(report=report, scores=None)
+            yield name, Tested(report=report, scores=None, notes=tuple(notes))
             continue
         members = [
             Member(name=called, stored=stored, module=net, share=share)
@@ -155,13 +162,16 @@ def evaluate_each(
             workers=computing.workers,
             on_images=count,
         )
-        yield name, Tested(report=report, scores=scores)
+        yield name, Tested(report=report, scores=scores, notes=tuple(notes))
 
 
 def _recalibrated(
-    module: nn.Module, stored: StoredModel, dataset: Dataset, images: int, computing: Computing
-) -> nn.Module:
-    """Return a copy whose BatchNorm statistics are averages over training images, each seen as in a centre crop."""
+    module: nn.Module, stored: StoredModel, name: str, dataset: Dataset, images: int, computing: Computing
+) -> tuple[nn.Module, str]:
+    """Return a copy whose BatchNorm statistics are averages over training images, each seen as in a centre crop.
+
+    And what to say of it: how many images these were.
+    """
     train = dataset.splits.get("train")
     if train is None:
         raise DataError(
@@ -184,9 +194,19 @@ def _recalibrated(
         workers=computing.workers,
     )
     module = copy.deepcopy(module)
-    readable = (batch.images for batch in batches if len(batch) > 1)
-    recalibrate_batch_norm(module, readable, computing.precision, Distributed(device=computing.device))
-    return module
+    used = 0
+
+    def readable() -> Iterator[Tensor]:
+        nonlocal used
+        for batch in batches:
+            if len(batch) > 1:
+                used += len(batch)
+                yield batch.images
+
+    if not recalibrate_batch_norm(module, readable(), computing.precision, Distributed(device=computing.device)):
+        return module, f"{name} has no BatchNorm whose statistics could be averaged anew."
+    rest = "" if used == images else f", of {images:,} asked for: the others could not be read"
+    return module, f"BatchNorm's statistics of {name} are averages over {used:,} training images{rest}."
 
 
 def _subset(split: Split, chosen: np.ndarray) -> Split:

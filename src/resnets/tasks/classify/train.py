@@ -268,8 +268,8 @@ def _opening_lines(parts: Parts, state: TrainState, resumed: bool, transferred: 
     yield f"{parts.ranks.device}, {spec.precision}, {layout}{compiled}{ranks}; run directory {parts.directory.path}"
     if spec.steps < spec.full_steps:
         yield (
-            f"Shortened: {spec.steps:,} of the recipe's {spec.full_steps:,} steps; all that is counted in steps is scaled "
-            "to the same shape"
+            f"Shortened: {spec.steps:,} of the recipe's {spec.full_steps:,} steps; what the recipe counts in steps is "
+            "scaled to the same shape"
         )
     if spec.finetune.head_steps:
         yield f"The last layer alone learns in the first {spec.finetune.head_steps:,} steps"
@@ -316,20 +316,20 @@ def _finish(
     The last checkpoint is written before, so that after an interruption the same command does only this.
     """
     spec, ranks = parts.spec, parts.ranks
-    recalibration = spec.batch_norm.recalibration_batches
+    recalibrated = 0
     share_skipped(ranks, state)
     if state.best.weights:
         state.tested_model.load_state_dict(state.best.weights)
     model = state.tested_model
     ranks.share_buffers(model)
-    if recalibration:
+    if spec.batch_norm.recalibration_batches:
         plain = parts.batches(mixed=False)
         with closing(plain):
-            batches = itertools.islice(plain.batches(spec.steps), recalibration)
-            recalibrate_batch_norm(model, (batch.images for batch in batches), spec.precision, ranks)
+            batches = itertools.islice(plain.batches(spec.steps), spec.batch_norm.recalibration_batches)
+            recalibrated = recalibrate_batch_norm(model, (batch.images for batch in batches), spec.precision, ranks)
     split = choose_split(parts.dataset, None)
     # The loop evaluated these very weights at its last step, unless a signal or an earlier start came between.
-    same_weights = state.evaluated_step == state.step and not recalibration and not state.best.weights
+    same_weights = state.evaluated_step == state.step and not recalibrated and not state.best.weights
     report = evaluated.report if same_weights and evaluated.split == split else None
     if report is None:
         report = _evaluate_at_the_end(parts, model, split, interruption)
@@ -346,8 +346,10 @@ def _finish(
         "recipe": spec.recipe,
         "steps": spec.steps,
         "full_steps": spec.full_steps,
-        "batch_norm_recalibrated": recalibration > 0,
+        "batch_norm_recalibrated": recalibrated > 0,
     }
+    if recalibrated:
+        metrics["batch_norm_batches"] = recalibrated
     if state.best.weights:
         metrics["best_step"] = state.best.step
     if state.best.stopped:
