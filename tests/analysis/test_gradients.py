@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import nn
 
-from resnets.analysis.gradients import LayerGradient, gradient_norms, first_to_last
+from resnets.analysis.gradients import LayerGradient, first_to_last, gradient_norms
 from resnets.models.build import build
 from resnets.specs.catalogue import model_spec
 from resnets.specs.errors import DataError, ModelError

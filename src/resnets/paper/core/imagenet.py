@@ -1,0 +1,131 @@
+"""The ImageNet runs of Tables 2 to 4 and Fig. 4, and how their test errors are read: from evaluations kept beside them.
+
+Ten-crop and dense tests need the images, which you supply, so `reproduce` does not run them. It reads what
+`resnets evaluate RUN --data IMAGENET --protocol ten-crop --json > RUN/ten-crop.json` leaves in the run directory; any
+.json file there is looked into, and one that holds several protocols serves for each.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, Literal
+
+from resnets.paper.core.experiment import FromRuns, PlannedRun, Row, Unavailable
+from resnets.recipes.find import recipe
+from resnets.specs.protocol import PROTOCOLS, Dense
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from resnets.artifacts.found_runs import FoundRun
+    from resnets.paper.core.verdict import Rule
+
+    Protocol = Literal["center", "ten-crop", "dense"]
+    Field = Literal["top1_error", "top5_error"]
+
+VALIDATION_IMAGES = 50_000
+MEANINGS = {"top1_error": "top-1 error, %", "top5_error": "top-5 error, %"}
+COST = "needs ImageNet; up to 600,000 iterations of 256 images a net: days on several GPUs"
+HOW_TO_FILL = (
+    "To fill a row: `resnets train RECIPE --data IMAGENET`, then `resnets evaluate runs/RECIPE-seed0 --data IMAGENET "
+    "--protocol {protocol} --json > runs/RECIPE-seed0/{protocol}.json`. Every .json file of a run directory is looked "
+    "into; only evaluations of all 50,000 validation images count."
+)
+
+
+def on_imagenet(net: str, name: str) -> PlannedRun:
+    """Return the paper's run of a net on ImageNet; `name` is the recipe's: `resnet34_a`."""
+    return PlannedRun(name=net, spec=recipe(f"imagenet.{name}"))
+
+
+def tested(plan: PlannedRun, protocol: Protocol, field: Field, paper: int | float, source: str, rule: Rule) -> Row:
+    """Return the row of a run's error under a test protocol."""
+    return Row(
+        run=f"{plan.name} ({plan.spec.recipe})",
+        meaning=f"{MEANINGS[field]}, {protocol}",
+        ours=FromRuns(runs=(plan,), read=error_under(protocol, field)),
+        rule=rule,
+        paper=paper,
+        printed=f"{paper:.2f}",
+        source=source,
+        budget="full",
+    )
+
+
+def compared_under(
+    first: PlannedRun,
+    second: PlannedRun,
+    protocol: Protocol,
+    paper: int | float,
+    source: str,
+    rule: Rule,
+) -> Row:
+    """Return the row of the difference of two runs' top-1 errors under a test protocol."""
+    read = error_under(protocol, "top1_error")
+    return Row(
+        run=f"{first.name} - {second.name}",
+        meaning=f"top-1 error, points, {protocol}",
+        ours=FromRuns(runs=(first, second), read=lambda one, other: read(one) - read(other)),
+        rule=rule,
+        paper=paper,
+        printed=f"{paper:.2f}",
+        source=source,
+        budget="full",
+    )
+
+
+def error_under(protocol: Protocol, field: Field) -> Callable[[FoundRun], float]:
+    """Return a function that reads a run's error, in percent, on ImageNet's validation images under a protocol.
+
+    It raises `Unavailable` where no evaluation is kept, or only one of fewer images or other scales than the paper's.
+    """
+
+    def read(run: FoundRun) -> float:
+        unsuited = ""
+        for path, evaluation in evaluations(run.path):
+            if evaluation.get("protocol") != protocol:
+                continue
+            obstacle = _obstacle(evaluation, protocol, field)
+            if not obstacle:
+                return float(evaluation[field])
+            unsuited = f"{path} {obstacle}"
+        raise Unavailable(
+            unsuited
+            or f"not tested: resnets evaluate {run.path} --data IMAGENET --protocol {protocol} --json > "
+            f"{run.path / f'{protocol}.json'}"
+        )
+
+    return read
+
+
+def evaluations(folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Yield the evaluations that the .json files of a folder hold, with their file; what is something else is passed."""
+    for path in sorted(folder.glob("*.json")):
+        try:
+            document = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        if not isinstance(document, dict):
+            continue
+        several = document.get("protocols")
+        for one in several.values() if isinstance(several, dict) else [document]:
+            if isinstance(one, dict) and "protocol" in one:
+                yield path, document | one
+
+
+def _obstacle(evaluation: dict[str, Any], protocol: Protocol, field: Field) -> str:
+    """Return why an evaluation is not the paper's, or an empty text."""
+    images, models = evaluation.get("images"), evaluation.get("models")
+    if evaluation.get("split") != "validation" or images != VALIDATION_IMAGES:
+        return f"is over {images} images of {evaluation.get('split')}; the paper's are 50,000 of validation"
+    if isinstance(models, list) and len(models) != 1:
+        return f"is of an ensemble of {len(models)}"
+    settings = evaluation.get("settings")
+    paper = PROTOCOLS[protocol]
+    if isinstance(paper, Dense) and isinstance(settings, dict):
+        scales = settings.get("scales_px")
+        if scales is not None and tuple(scales) != paper.scales_px:
+            return f"is at the scales {scales}; the paper's are {list(paper.scales_px)}"
+    value = evaluation.get(field)
+    return "" if isinstance(value, int | float) else f"has no {field}"

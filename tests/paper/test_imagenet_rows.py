@@ -1,0 +1,110 @@
+"""Rows of Tables 2 to 4 are filled from evaluations that lie in a finished run, and from no others."""
+
+import json
+
+import pytest
+
+from resnets.artifacts.found_runs import FoundRun
+from resnets.paper import table2, table4
+from resnets.paper.core.execute import Settings, fill
+from resnets.paper.core.experiment import Unavailable
+from resnets.paper.core.imagenet import error_under, evaluations, on_imagenet
+from resnets.specs import io
+from resnets.specs.protocol import Dense
+
+
+def evaluation(protocol="ten-crop", **fields):
+    settings = {"scales_px": list(Dense().scales_px), "form": "window", "flips": True} if protocol == "dense" else {}
+    return {
+        "models": ["resnet34-a"],
+        "split": "validation",
+        "protocol": protocol,
+        "settings": settings,
+        "images": 50_000,
+        "top1_error": 25.1,
+        "top5_error": 7.8,
+        **fields,
+    }
+
+
+def finished_run(folder, plan, *documents):
+    """Write a run directory as `resnets train` leaves it, with evaluations beside it."""
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps(io.to_json(plan.spec)))
+    last = {"step": plan.spec.steps, "split": "validation", "final": True, "top1_error": 27.0, "images": 50_000}
+    (folder / "metrics.jsonl").write_text(json.dumps(last) + "\n")
+    for number, document in enumerate(documents):
+        (folder / f"evaluation{number}.json").write_text(json.dumps(document))
+    return FoundRun(path=folder, spec=plan.spec, lines=(last,))
+
+
+PLAN = on_imagenet("ResNet-34", "resnet34_a")
+
+
+def test_an_error_is_read_under_its_protocol(tmp_path):
+    several = evaluation("ten-crop") | {
+        "protocols": {"center": evaluation("center", top1_error=26.7), "dense": evaluation("dense", top1_error=22.9)}
+    }
+    del several["protocol"]
+    run = finished_run(tmp_path / "run", PLAN, evaluation(), several, ["no", "evaluation"])
+    assert error_under("ten-crop", "top1_error")(run) == 25.1
+    assert error_under("ten-crop", "top5_error")(run) == 7.8
+    assert error_under("center", "top1_error")(run) == 26.7
+    assert error_under("dense", "top1_error")(run) == 22.9
+
+
+@pytest.mark.parametrize(
+    ("document", "protocol", "reason"),
+    [
+        (evaluation("center"), "ten-crop", "not tested: resnets evaluate"),
+        (evaluation(images=1_000), "ten-crop", "is over 1000 images of validation; the paper's are 50,000"),
+        (evaluation(split="train"), "ten-crop", "50000 images of train"),
+        (evaluation(models=["resnet34-a", "resnet50"]), "ten-crop", "an ensemble of 2"),
+        (evaluation("dense", settings={"scales_px": [224, 256]}), "dense", "at the scales"),
+        (evaluation(top1_error=None), "ten-crop", "has no top1_error"),
+    ],
+)
+def test_evaluations_that_are_not_the_papers_fill_no_row(tmp_path, document, protocol, reason):
+    run = finished_run(tmp_path / "run", PLAN, document)
+    with pytest.raises(Unavailable, match=reason):
+        error_under(protocol, "top1_error")(run)
+
+
+def test_damaged_files_are_passed_over(tmp_path):
+    run = finished_run(tmp_path / "run", PLAN, evaluation())
+    (run.path / "damaged.json").write_text("{")
+    (run.path / "binary.json").write_bytes(b"\xff\xfe\x00")
+    assert len(list(evaluations(run.path))) == 1
+
+
+def test_table_2_is_filled_from_finished_runs(tmp_path):
+    errors = {"plain-18": 28.0, "plain-34": 28.6, "ResNet-18": 27.8, "ResNet-34": 26.0}
+    for net, error in errors.items():
+        finished_run(tmp_path / net, table2.RUNS[net], evaluation(top1_error=error))
+    outcome = fill("table2", table2.EXPERIMENT, Settings(run_root=tmp_path, roots=()))
+    filled = {row.row.run: row for row in outcome.rows if row.row.budget == "full"}
+    assert filled["plain-34 (imagenet.plain34)"].ours == 28.6
+    assert filled["plain-34 (imagenet.plain34)"].verdict == "PASS"
+    assert filled["ResNet-34 (imagenet.resnet34_a)"].verdict == "FAIL"  # 0.97 off
+    assert filled["plain-34 - plain-18"].ours == pytest.approx(0.6)
+    assert filled["ResNet-18 - ResNet-34"].verdict == "FAIL"  # 1.8 of at least 2
+    assert filled["plain-34 - ResNet-34"].verdict == "PASS"
+
+
+def test_a_finished_run_that_was_not_tested_says_how_to_test_it(tmp_path):
+    finished_run(tmp_path / "plain-18", table2.RUNS["plain-18"])
+    outcome = fill("table2", table2.EXPERIMENT, Settings(run_root=tmp_path, roots=()))
+    (row,) = [row for row in outcome.rows if row.row.run == "plain-18 (imagenet.plain18)"]
+    assert row.ours is None
+    assert "--protocol ten-crop --json >" in row.reason
+
+
+def test_the_gain_of_dense_testing_needs_both_protocols(tmp_path):
+    run = finished_run(tmp_path / "run", table4.RUNS["ResNet-50"], evaluation(top1_error=23.0))
+    outcome = fill("table4", table4.EXPERIMENT, Settings(run_root=tmp_path, roots=()))
+    assert all(row.ours is None for row in outcome.rows if row.row.budget == "full")
+    (run.path / "dense.json").write_text(json.dumps(evaluation("dense", top1_error=20.9, top5_error=5.3)))
+    outcome = fill("table4", table4.EXPERIMENT, Settings(run_root=tmp_path, roots=()))
+    (gain,) = [row for row in outcome.rows if row.row.run == "ResNet-50"]
+    assert gain.ours == pytest.approx(2.1)
+    assert gain.verdict == "PASS"
