@@ -418,12 +418,14 @@ def convert(
             the logits differ; nothing was written.
     """
     from resnets.artifacts import conversion
+    from resnets.artifacts.formats import is_ours
+    from resnets.models.interop.foreign import Hints
 
     path = Path(source)
-    if not conversion.is_ours(path):
+    if not is_ours(path):
         return conversion.convert(path, Path(destination), hints, to)
-    stated = hints or conversion.Hints()
-    if stated != conversion.Hints(licence=stated.licence):
+    stated = hints or Hints()
+    if stated != Hints(licence=stated.licence):
         raise UserError(
             f"{source} is a model of this package, which says everything itself; only --licence can be given."
         )

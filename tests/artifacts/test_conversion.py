@@ -12,9 +12,10 @@ import torchvision
 from safetensors.torch import save_file
 from torch import nn
 
-from resnets.artifacts import completion, conversion
+from resnets.artifacts import completion, conversion, formats, written_back
 from resnets.artifacts.completion import read_class_names, read_mean_image
-from resnets.artifacts.conversion import FORMATS, convert, import_foreign
+from resnets.artifacts.conversion import convert, import_foreign
+from resnets.artifacts.formats import FORMATS
 from resnets.artifacts.model_folder import StoredModel, load_model, save_model
 from resnets.artifacts.proof import prove, sample_images
 from resnets.data.preprocess import Preprocessor
@@ -513,7 +514,7 @@ def test_a_model_folder_is_read_back_with_names_and_licence(tmp_path, monkeypatc
         save_model(path, net)
         _edited("config.json", key, value=value)(path)
 
-    monkeypatch.setattr(conversion, "save_model", save)
+    monkeypatch.setattr(written_back, "save_model", save)
     with pytest.raises(ModelError, match="does not read back as it was written") as caught:
         convert(stored(tiny(), licence="mit"), tmp_path / "model")
     assert words in str(caught.value)
@@ -572,7 +573,7 @@ def test_names_too_long_for_the_disk_are_errors_of_one_line(bare, tmp_path):
     for name in ("x" * 300, "x" * 250):  # the second is too long with what it is called until it is complete
         with pytest.raises(UserError, match="cannot be written: File name too long"):
             convert(bare[0], tmp_path / name, bare[1])
-    assert not conversion.is_ours(tmp_path / ("x" * 300))
+    assert not formats.is_ours(tmp_path / ("x" * 300))
     refused(ModelError, tmp_path / ("x" * 300), bare[1], "cannot be read: File name too long")
 
 
@@ -628,10 +629,10 @@ def test_a_format_that_is_not_the_files_or_not_known_is_refused(tmp_path):
 
 def test_our_own_folder_is_told_apart_from_timms(tmp_path):
     save_model(tmp_path / "ours", stored(model_spec("resnet18-v1.5", num_classes=3)))
-    assert conversion.is_ours(tmp_path / "ours")
+    assert formats.is_ours(tmp_path / "ours")
     refused(ModelError, tmp_path / "ours", Hints(), "model folder of this package")
     convert(load_model(tmp_path / "ours"), tmp_path / "timm", to="timm")
-    assert not conversion.is_ours(tmp_path / "timm")
+    assert not formats.is_ours(tmp_path / "timm")
 
 
 @pytest.mark.parametrize(

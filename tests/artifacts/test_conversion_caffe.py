@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from resnets.artifacts.conversion import FORMATS, convert, import_foreign
+from resnets.artifacts.conversion import convert, import_foreign
+from resnets.artifacts.formats import FORMATS
 from resnets.artifacts.model_folder import StoredModel, load_model, save_model
 from resnets.data.preprocess import Preprocessor
 from resnets.models.build import build
