@@ -78,11 +78,10 @@ class FoundRun:
         """Time that the training steps took, from the rates in the log; evaluations are left out."""
         seconds, last = 0.0, 0
         for line in self.log("train"):
-            rate = line.get("images_per_second")
-            if not rate:
-                return None
-            seconds += (line["step"] - last) * self.spec.global_batch / rate
-            last = line["step"]
+            # A first line may come before any rate was measured; its steps count at the next one's.
+            if line.get("images_per_second"):
+                seconds += (line["step"] - last) * self.spec.global_batch / line["images_per_second"]
+                last = line["step"]
         return seconds or None
 
     @property
@@ -104,6 +103,7 @@ class FoundRuns:
     """The runs below some folders, by what they trained."""
 
     _by_key: dict[str, list[tuple[Path, TrainSpec]]]
+    _finished: dict[Path, FoundRun] = field(default_factory=dict)
 
     def finished(self, spec: TrainSpec) -> FoundRun | None:
         """Return a finished run of this spec, the one in the same precision before another; None if there is none."""
@@ -125,14 +125,21 @@ class FoundRuns:
         runs = []
         for path, other in (entry for entries in self._by_key.values() for entry in entries):
             if other.steps < spec.steps and other.model == spec.model and other.dataset == spec.dataset:
-                run = _found(path, other)
+                run = self._read(path, other)
                 if other.seed == spec.seed and other.full_steps == spec.steps and run.final is not None:
                     runs.append(run)
         return sorted(runs, key=lambda run: -run.spec.steps)
 
     def _runs(self, spec: TrainSpec) -> Iterator[FoundRun]:
         for path, found in self._by_key.get(_key(spec), ()):
-            yield _found(path, found)
+            yield self._read(path, found)
+
+    def _read(self, path: Path, spec: TrainSpec) -> FoundRun:
+        """Return a run with its log; that of a finished one is read once."""
+        run = self._finished.get(path) or _found(path, spec)
+        if run.final is not None:
+            self._finished[path] = run
+        return run
 
 
 def default_roots() -> tuple[Path, ...]:

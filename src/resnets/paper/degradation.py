@@ -28,7 +28,7 @@ _TRAINING = "training error at the end, points"
 _TEST = "test error, points"
 
 
-def _unequal() -> float:
+def _unequal() -> int:
     """Return how many depths have a residual net with other parameters or multiply-adds than the plain one."""
     unequal = 0
     for depth in CIFAR_DEPTHS["plain"]:

@@ -16,7 +16,7 @@ RUNS: dict[Budget, dict[str, PlannedRun]] = {
 }
 
 
-def _over_plain(family: str, depth: int) -> float:
+def _over_plain(family: str, depth: int) -> int:
     return count_parameters(model_spec(f"cifar-{family}{depth}")) - count_parameters(model_spec(f"cifar-plain{depth}"))
 
 

@@ -43,7 +43,7 @@ def largest_difference(*runs: FoundRun) -> float:
     return max(errors) - min(errors)
 
 
-def _added_by_option_a() -> float:
+def _added_by_option_a() -> int:
     pairs = [(f"resnet{depth}-a", f"plain{depth}") for depth in (18, 34)]
     pairs += [(f"cifar-resnet{depth}", f"cifar-plain{depth}") for depth in (20, 32, 44, 56, 110)]
     return sum(count_parameters(model_spec(a)) - count_parameters(model_spec(plain)) for a, plain in pairs)

@@ -83,7 +83,9 @@ def _parameters(depth: int) -> Row:
     )
 
 
-def _text(run: str, meaning: str, ours: Computed, paper: float, source: str, rule: Within, decimals: int = 3) -> Row:
+def _text(
+    run: str, meaning: str, ours: Computed, paper: int | float, source: str, rule: Within, decimals: int = 3
+) -> Row:
     return Row(run=run, meaning=meaning, ours=ours, rule=rule, paper=paper, source=source, decimals=decimals)
 
 

@@ -48,7 +48,7 @@ def _parameters(depth: int) -> Row:
     )
 
 
-def _off_closed_form() -> float:
+def _off_closed_form() -> int:
     """Return how many of some depths have other parameters than the closed form."""
     wrong = 0
     for n in (1, 2, 3, 5, 7, 9, 18, 200):

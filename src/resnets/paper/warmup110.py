@@ -41,10 +41,10 @@ def warmup_iterations(run: FoundRun) -> float:
     raise Unavailable("the warm-up never ended")
 
 
-def _until(plan: PlannedRun, below: float, paper: float | None) -> Row:
+def _until(plan: PlannedRun, below: int, paper: int | None) -> Row:
     return Row(
         run=plan.name,
-        meaning=f"iterations until the training error is below {below:g} %",
+        meaning=f"iterations until the training error is below {below} %",
         ours=FromRuns(runs=(plan,), read=lambda run: steps_until_training_error(run, below)),
         rule=Report(why="it depends on the initialisation and the framework, and the paper says about when"),
         paper=paper,

@@ -122,7 +122,7 @@ def smallest_training_difference(first: FoundRun, second: FoundRun, from_step: i
     )
 
 
-def steps_until_training_error(run: FoundRun, below: float) -> float:
+def steps_until_training_error(run: FoundRun, below: int | float) -> int:
     """Return the iterations until the training error, a mean over 100, is first below `below` percent.
 
     Raises:

@@ -37,7 +37,7 @@ class PlannedRun:
 class Computed:
     """Ours comes from a function, in seconds and without training."""
 
-    value: Callable[[], float]
+    value: Callable[[], int | float]
     """Returns the number in the row's unit. May raise `Unavailable`."""
     slow: bool = False
     """Whether it takes seconds: then the list of all experiments does not compute it."""
@@ -49,7 +49,7 @@ class FromRuns:
 
     runs: tuple[PlannedRun, ...]
     """Runs that `read` compares; each seed is read by itself."""
-    read: Callable[..., float]
+    read: Callable[..., int | float]
     """Takes one finished run (`FoundRun`) for each of `runs`, all of the same seed, and returns the number."""
     over_seeds: Literal["mean", "best"] = "mean"
     """How the numbers of several seeds become one; best is the lowest, as in Table 6 for ResNet-110."""
@@ -84,7 +84,7 @@ class Row:
     """Where our number comes from."""
     rule: Rule
     """When ours agrees."""
-    paper: float | None = None
+    paper: int | float | None = None
     """The paper's number; None where it prints none."""
     printed: str = ""
     """The number as the paper prints it, where that says more: `6.61 ± 0.16`."""

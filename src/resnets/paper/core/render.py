@@ -28,6 +28,7 @@ def outcome_text(outcome: Outcome, width: int) -> str:
     rows = _shown(outcome)
     lines = [experiment.title, *_wrapped(experiment.claim, width), ""]
     lines += _table(rows, width)
+    lines += _section("seed by seed", _seeds(rows), width)
     lines += _section("runs", _runs(outcome.runs()), width)
     lines += _section("how it is judged", _rules(rows), width)
     lines += _section("not run", _reasons(rows), width)
@@ -142,6 +143,17 @@ def duration(seconds: float | None) -> str:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _seeds(rows: Sequence[RowOutcome]) -> Iterator[str]:
+    for outcome in rows:
+        if len(outcome.seeds) > 1:
+            seeds = [one.seed for one in outcome.seeds]
+            row = outcome.row
+            ours = ", ".join(number(one.value, row.decimals) for one in outcome.seeds)
+            run = seeds == list(range(seeds[0], seeds[-1] + 1)) and len(seeds) > 2
+            named = f"{seeds[0]} to {seeds[-1]}" if run else ", ".join(map(str, seeds))
+            yield f"{row.run} ({row.meaning}), seeds {named}: {ours}"
 
 
 def _rules(rows: Sequence[RowOutcome]) -> Iterator[str]:

@@ -15,7 +15,7 @@ Verdict = Literal["PASS", "FAIL", "REPORT"]
 class Within:
     """PASS if ours is no further from the paper's number than `tolerance`."""
 
-    tolerance: float
+    tolerance: int | float
     """Largest difference, in the unit of the row."""
     why: str
     """Where the tolerance comes from."""
@@ -25,7 +25,7 @@ class Within:
 class AtLeast:
     """PASS if ours is `limit` or more."""
 
-    limit: float
+    limit: int | float
     """In the unit of the row."""
     why: str
     """What the paper claims, and where the limit comes from."""
@@ -35,7 +35,7 @@ class AtLeast:
 class AtMost:
     """PASS if ours is `limit` or less."""
 
-    limit: float
+    limit: int | float
     """In the unit of the row."""
     why: str
     """What the paper claims, and where the limit comes from."""
@@ -55,7 +55,7 @@ _ROUNDING = 1e-9
 """What decimal fractions lose in binary: 3.858 - 3.798 is not above 0.06."""
 
 
-def judge(rule: Rule, ours: float, paper: float | None) -> Verdict:
+def judge(rule: Rule, ours: int | float, paper: int | float | None) -> Verdict:
     """Return the verdict on `ours`; a value that is not a number never passes.
 
     Raises:

@@ -1,0 +1,138 @@
+"""Finished runs are known by what they trained, wherever they lie."""
+
+import dataclasses
+import json
+
+import pytest
+
+from resnets.artifacts.found_runs import find_runs
+from resnets.recipes.find import recipe
+from resnets.specs import io
+from resnets.specs.errors import RunError
+from resnets.specs.run import shorten
+
+SPEC = recipe("cifar10.resnet20")
+FINAL = {"step": 64_000, "split": "test", "loss": 0.3, "top1_error": 8.5, "images": 10_000, "final": True}
+
+
+def write_run(folder, spec=SPEC, lines=(FINAL,), environment=None):
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps(io.to_json(spec)))
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (folder / "env.json").write_text(json.dumps(environment or {}))
+    return folder
+
+
+def test_a_run_is_found_whatever_its_folder_is_called(tmp_path):
+    folder = write_run(tmp_path / "deep" / "er" / "any name")
+    found = find_runs([tmp_path / "nowhere", tmp_path]).finished(SPEC)
+    assert found is not None
+    assert found.path == folder
+    assert found.final == FINAL
+    assert not found.has_weights
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        dataclasses.replace(SPEC, seed=1),
+        shorten(SPEC, 6_400),
+        dataclasses.replace(SPEC, global_batch=64),
+        recipe("cifar10.plain20"),
+    ],
+)
+def test_a_run_of_another_spec_never_stands_for_it(tmp_path, other):
+    write_run(tmp_path / "run", other)
+    assert find_runs([tmp_path]).finished(SPEC) is None
+
+
+def test_a_label_of_another_recipe_is_the_same_run(tmp_path):
+    write_run(tmp_path / "run", dataclasses.replace(SPEC, recipe="mine:own"))
+    assert find_runs([tmp_path]).finished(SPEC) is not None
+
+
+def test_bf16_stands_for_fp32_only_where_there_is_no_fp32(tmp_path):
+    half = dataclasses.replace(SPEC, precision="bf16")
+    write_run(tmp_path / "a", half)
+    assert find_runs([tmp_path]).finished(SPEC).spec.precision == "bf16"
+    write_run(tmp_path / "b")
+    assert find_runs([tmp_path]).finished(SPEC).spec.precision == "fp32"
+    assert find_runs([tmp_path]).finished(half).spec.precision == "bf16"
+
+
+def test_an_unfinished_run_is_started_and_not_finished(tmp_path):
+    early = {"step": 100, "split": "train", "loss": 2.0, "top1_error": 70.0}
+    write_run(tmp_path / "early", lines=[early])
+    further = write_run(tmp_path / "further", lines=[early, early | {"step": 200}])
+    found = find_runs([tmp_path])
+    assert found.finished(SPEC) is None
+    assert found.started(SPEC) == further
+    # Going on in another precision would be another run.
+    assert found.started(dataclasses.replace(SPEC, precision="bf16")) is None
+
+
+def test_damaged_and_foreign_folders_are_passed_over(tmp_path):
+    write_run(tmp_path / "good")
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "config.json").write_text("{")
+    (tmp_path / "broken" / "env.json").write_text("{}")
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("{}")
+    cut = write_run(tmp_path / "cut", dataclasses.replace(SPEC, seed=7))
+    with (cut / "metrics.jsonl").open("a") as file:
+        file.write('[1]\n{"step": 12')
+    found = find_runs([tmp_path])
+    assert found.finished(SPEC) is not None
+    assert found.finished(dataclasses.replace(SPEC, seed=7)) is not None
+
+
+def test_shortened_runs_are_listed_longest_first_and_the_full_one_is_not_among_them(tmp_path):
+    for steps in (640, 6_400):
+        write_run(tmp_path / str(steps), shorten(SPEC, steps), lines=[FINAL | {"step": steps}])
+    write_run(tmp_path / "full")
+    write_run(tmp_path / "seed", shorten(dataclasses.replace(SPEC, seed=1), 3_200))
+    assert [run.spec.steps for run in find_runs([tmp_path]).shortened(SPEC)] == [6_400, 640]
+
+
+def train_line(step, loss, rate=128.0):
+    return {"step": step, "split": "train", "loss": loss, "top1_error": 10 * loss, "images_per_second": rate}
+
+
+def test_the_mean_over_the_last_steps_weighs_every_step_alike(tmp_path):
+    spec = shorten(SPEC, 10)
+    losses = [5.0, 4.0, 3.5, 3.0, 2.5, 2.0, 1.5, 1.0, 0.5, 0.25]
+    # Lines over 4, 3 and 3 steps.
+    lines = [
+        train_line(4, sum(losses[:4]) / 4),
+        train_line(7, sum(losses[4:7]) / 3),
+        train_line(10, sum(losses[7:]) / 3),
+    ]
+    write_run(tmp_path / "run", spec, lines=[*lines, FINAL | {"step": 10}])
+    run = find_runs([tmp_path]).finished(spec)
+    assert run.training_mean("loss", 6) == pytest.approx(sum(losses[4:]) / 6)
+    assert run.training_mean_at("loss", 7, 7) == pytest.approx(sum(losses[:7]) / 7)
+    assert run.training_mean("top1_error", 10) == pytest.approx(10 * sum(losses) / 10)
+    with pytest.raises(RunError, match="no loss"):
+        run.training_mean_at("loss", 2, 2)
+
+
+def test_time_is_that_of_the_steps_at_their_rates(tmp_path):
+    spec = shorten(SPEC, 10)
+    lines = [train_line(4, 1.0, rate=256.0), train_line(10, 1.0, rate=64.0)]
+    write_run(tmp_path / "run", spec, lines=[*lines, FINAL])
+    assert find_runs([tmp_path]).finished(spec).seconds == pytest.approx(4 * 128 / 256 + 6 * 128 / 64)
+
+
+def test_the_device_is_the_gpu_or_the_processor_or_unknown(tmp_path):
+    start = {"device": "cpu", "threads": 2}
+    for seed, environment in enumerate(
+        (
+            {"gpu": "H", "processor": "P", "starts": [{"device": "cuda:0"}]},
+            {"gpu": "H", "processor": "P", "starts": [start]},
+            [],
+        )
+    ):
+        write_run(tmp_path / str(seed), dataclasses.replace(SPEC, seed=seed), environment=environment)
+    found = find_runs([tmp_path])
+    devices = [found.finished(dataclasses.replace(SPEC, seed=seed)).device for seed in range(3)]
+    assert devices == ["H", "P, 2 thread(s)", "unknown device"]

@@ -1,0 +1,196 @@
+"""A tiny experiment, trained for real: from nothing, from half, and after an interruption."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from resnets import api
+from resnets.data import cifar
+from resnets.paper.core.cifar import loss_difference, training_loss
+from resnets.paper.core.cifar import test_error as final_test_error
+from resnets.paper.core.execute import Settings, fill
+from resnets.paper.core.experiment import Experiment, FromRuns, Picture, PlannedRun, Row
+from resnets.paper.core.scaled import scaled
+from resnets.paper.core.verdict import Report
+from resnets.recipes.find import recipe
+from resnets.specs.data import CIFAR10_CLASSES, Cifar
+from resnets.specs.errors import InterruptedRunError
+from resnets.specs.run import Machine, shorten
+
+MACHINE = Machine(device="cpu", threads=1, checkpoint_every=10, keep_checkpoints=1)
+
+
+def planned(*plans, read=training_loss):
+    return Experiment(
+        title="tiny",
+        claim="claim",
+        rows=(
+            Row(
+                run="all",
+                meaning="number",
+                ours=FromRuns(runs=plans, read=read),
+                rule=Report(why="test"),
+                source="test",
+                budget="cpu",
+            ),
+        ),
+        pictures=(Picture(name="tiny", title="tiny", runs=plans, budget="cpu"),),
+        cost={"cpu": "seconds"},
+    )
+
+
+def digits(name, steps=12, seeds=(0,)):
+    return PlannedRun(name=name, spec=shorten(recipe(f"digits.{name}"), steps), seeds=seeds)
+
+
+def settings(folder, **fields):
+    return Settings(run_root=folder, roots=(), machine=MACHINE, quiet=True, **fields)
+
+
+def test_what_is_missing_is_trained_once_and_then_read(tmp_path):
+    tiny = planned(digits("plain8", seeds=(0, 1)), digits("resnet8", seeds=(0, 1)), read=loss_difference)
+    said = []
+    first = fill("tiny", tiny, settings(tmp_path, budget="cpu", say=said.append))
+    assert first.trained == len(said) == 4
+    assert len(first.rows[0].seeds) == 2
+    again = fill("tiny", tiny, settings(tmp_path, budget="cpu"))
+    assert again.trained == 0
+    assert again.rows[0].ours == first.rows[0].ours
+    # A smaller budget shows no rows of this one; nothing is trained at it.
+    assert fill("tiny", tiny, settings(tmp_path)).rows == ()
+    assert (tmp_path / "tiny.png").is_file()
+    run = first.to_json()["runs"][0]
+    assert (run["iterations"], run["data"], run["seed"]) == (12, "digits 8 x 8", 0)
+    assert run["test"] == "test split, 360 images, single view"
+    assert run["training_seconds"] > 0
+
+
+def final_weights(folder):
+    (path,) = folder.glob("*/checkpoints/step-*.pt")
+    return torch.load(path, weights_only=True)["model"]
+
+
+def test_interrupted_by_sigterm_the_same_call_goes_on_and_ends_with_the_same_weights(tmp_path):
+    plan = digits("resnet8", steps=120)
+    whole = fill("tiny", planned(plan), settings(tmp_path / "whole", budget="cpu"))
+
+    def stop_when_it_runs():
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and not list((tmp_path / "cut").glob("*/checkpoints/step-*.pt")):
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    stopper = threading.Thread(target=stop_when_it_runs)
+    stopper.start()
+    with pytest.raises(InterruptedRunError) as stopped:
+        fill("tiny", planned(plan), settings(tmp_path / "cut", budget="cpu"))
+    stopper.join()
+    assert stopped.value.exit_code == 75
+    (directory,) = (tmp_path / "cut").iterdir()
+    assert not (directory / "model").exists()
+    # A half-done run is no result, at any budget.
+    resumed = fill("tiny", planned(plan), settings(tmp_path / "cut", budget="cpu"))
+    assert resumed.rows[0].ours == whole.rows[0].ours
+    ours, theirs = final_weights(tmp_path / "cut"), final_weights(tmp_path / "whole")
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_a_run_of_resnets_train_is_gone_on_with_and_not_begun_anew(tmp_path):
+    plan = digits("resnet8", steps=30)
+    folder = tmp_path / "some name"
+    folder.mkdir()
+    api.train(plan.spec, run=folder / "mine", machine=MACHINE, quiet=True)
+    outcome = fill("tiny", planned(plan), Settings(run_root=tmp_path / "runs", roots=(folder,), budget="cpu"))
+    assert outcome.trained == 0
+    assert outcome.runs()[0][1].path == folder / "mine"
+
+
+@pytest.fixture
+def small_cifar(tmp_path, monkeypatch):
+    """CIFAR-10's files with 200 training and 40 test images, made of coloured noise that tells the class."""
+    monkeypatch.setattr(cifar, "_TRAIN_IMAGES", 200)
+    monkeypatch.setattr(cifar, "_TEST_IMAGES", 40)
+    folder = tmp_path / "data" / "cifar-10-batches-bin"
+    folder.mkdir(parents=True)
+    dice = np.random.default_rng(0)
+    for name in (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"):
+        labels = np.arange(40, dtype=np.uint8) % 10
+        pixels = np.clip(labels[:, None] * 25 + dice.integers(0, 20, (40, 3072)), 0, 255).astype(np.uint8)
+        (folder / f"{name}.bin").write_bytes(np.concatenate([labels[:, None], pixels], axis=1).tobytes())
+    (folder / "batches.meta.txt").write_text("\n".join(CIFAR10_CLASSES))
+    return folder.parent
+
+
+def test_small_images_and_thin_nets_train_and_are_tested_at_their_size(tmp_path, small_cifar):
+    spec = scaled("cifar10.resnet8", steps=20, image_px=8, first_width=4, batch=16)
+    outcome = fill(
+        "tiny",
+        planned(PlannedRun(name="ResNet-8", spec=spec), read=final_test_error),
+        settings(tmp_path / "runs", budget="cpu", data_root=small_cifar),
+    )
+    assert outcome.rows[0].ours is not None
+    (run,) = outcome.to_json()["runs"]
+    assert run["data"] == "CIFAR-10 mean-pooled to 8 x 8"
+    directory = outcome.runs()[0][1].path
+    # The stored model opens the same images again, and takes image files of any size.
+    report = api.evaluate([directory], data=str(small_cifar), machine=MACHINE)
+    assert report["top1_error"] == outcome.rows[0].ours
+    (predictions,) = api.load(directory).predict([np.full((32, 32, 3), 120, np.uint8)])
+    assert len(predictions) == 5
+
+
+def test_the_command_exits_with_75_on_sigterm_and_goes_on(tmp_path, small_cifar):
+    # Another process, as a scheduler sees it; the sizes of the set are set in it too.
+    program = """
+import sys
+from resnets.data import cifar
+from resnets.paper import table6
+from resnets.paper.core.experiment import Experiment, FromRuns, PlannedRun
+import dataclasses
+from resnets.paper.core.scaled import scaled
+cifar._TRAIN_IMAGES, cifar._TEST_IMAGES = 200, 40
+spec = scaled("cifar10.resnet8", steps=int(sys.argv.pop(1)), image_px=8, first_width=4, batch=16)
+row = table6.EXPERIMENT.rows[-1]
+ours = dataclasses.replace(row.ours, runs=(PlannedRun(name="ResNet-8", spec=spec),))
+table6.EXPERIMENT = dataclasses.replace(table6.EXPERIMENT, rows=(dataclasses.replace(row, ours=ours),))
+from resnets.cli.main import main
+sys.exit(main(sys.argv[1:]))
+"""
+    command = [sys.executable, "-c", program, "150", "reproduce", "table6", "--budget", "cpu", "--json", "--quiet"]
+    command += ["--data-root", str(small_cifar), "--run-root", "runs", "--device", "cpu", "--threads", "1"]
+    command += ["--checkpoint-every", "20"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not list(tmp_path.glob("runs/*/checkpoints/step-*.pt")):
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    output, messages = process.communicate(timeout=60)
+    assert (process.returncode, output) == (75, "")
+    assert "resnets reproduce table6 --budget cpu" in messages
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    (row,) = json.loads(done.stdout)["rows"]
+    assert row["ours"] is not None
+    assert row["verdict"] in ("PASS", "FAIL")
+
+
+def test_scaled_runs_keep_the_shape_of_the_papers_schedule():
+    spec = scaled("cifar10.plain56", steps=600, image_px=8, first_width=8, batch=64)
+    paper = recipe("cifar10.plain56")
+    assert spec.schedule.milestones_steps == (300, 450)
+    assert spec.model.widths == (8, 16, 32)
+    assert spec.model.depth == 56
+    assert spec.augment.pad_px == 1
+    assert spec.dataset == Cifar(image_px=8)
+    assert (spec.optimizer, spec.warmup, spec.full_steps) == (paper.optimizer, paper.warmup, 64_000)
+    same = dataclasses.replace(scaled("cifar10.plain56", steps=64_000), evaluate_every_steps=paper.evaluate_every_steps)
+    assert same == paper

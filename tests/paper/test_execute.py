@@ -1,0 +1,213 @@
+"""Rows are filled from the runs that are there, and judged by what these can support."""
+
+import dataclasses
+import json
+import statistics
+
+import pytest
+
+from resnets.paper.core.cifar import on_cpu
+from resnets.paper.core.execute import Settings, directory_name, fill, reproduce
+from resnets.paper.core.experiment import Computed, Experiment, FromRuns, NotRun, PlannedRun, Row, Unavailable
+from resnets.paper.core.render import outcome_text
+from resnets.paper.core.verdict import AtLeast, Report, Within
+from resnets.recipes.find import recipe
+from resnets.specs import io
+from resnets.specs.run import shorten
+
+
+def write_run(folder, spec, test_error, *, loss=0.1, training_error=1.0, split="test", path=None):
+    """Write a finished run by hand: a constant training log, and the evaluation of the final weights."""
+    directory = folder / (path or directory_name(spec))
+    directory.mkdir(parents=True)
+    (directory / "config.json").write_text(json.dumps(io.to_json(spec)))
+    (directory / "env.json").write_text(json.dumps({"processor": "test processor", "gpu": None, "starts": []}))
+    lines = [
+        {
+            "step": step,
+            "split": "train",
+            "loss": loss,
+            "top1_error": training_error,
+            "lr": 0.1,
+            "images_per_second": 1_000.0,
+        }
+        for step in range(100, spec.steps + 1, 100)
+    ]
+    lines.append(
+        {"step": spec.steps, "split": split, "loss": 1.0, "top1_error": test_error, "images": 10_000, "final": True}
+    )
+    (directory / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return directory
+
+
+def seeded(name, seed=0):
+    return dataclasses.replace(recipe(f"cifar10.{name}"), seed=seed)
+
+
+def row_of(outcome, run, meaning="test error"):
+    return next(row for row in outcome.rows if row.row.run == run and row.row.meaning.startswith(meaning))
+
+
+def settings(folder, **fields):
+    return Settings(run_root=folder, roots=(), **fields)
+
+
+@pytest.mark.parametrize(("error", "verdict"), [(8.75, "PASS"), (9.5, "PASS"), (7.96, "PASS"), (9.6, "FAIL")])
+def test_a_full_run_stands_beside_the_papers_number(tmp_path, error, verdict):
+    write_run(tmp_path, seeded("resnet20"), error)
+    row = row_of(reproduce("table6", settings(tmp_path)), "ResNet-20")
+    assert (row.ours, row.verdict) == (error, verdict)
+    assert row.delta == pytest.approx(error - 8.75)
+
+
+def test_a_run_in_bf16_counts_and_says_so(tmp_path):
+    write_run(tmp_path, dataclasses.replace(seeded("resnet20"), precision="bf16"), 8.6)
+    outcome = reproduce("table6", settings(tmp_path))
+    assert row_of(outcome, "ResNet-20").ours == 8.6
+    (run,) = outcome.to_json()["runs"]
+    assert run["precision"] == "bf16"
+    assert "bf16" in outcome_text(outcome, 100)
+
+
+def test_a_shortened_run_fills_no_row_and_is_mentioned(tmp_path):
+    directory = write_run(tmp_path, shorten(seeded("resnet20"), 6_400), 14.19)
+    outcome = reproduce("table6", settings(tmp_path))
+    assert row_of(outcome, "ResNet-20").ours is None
+    (note,) = outcome.notes
+    assert "6,400 of 64,000" in note
+    assert str(directory) in note
+
+
+def test_runs_elsewhere_are_found_and_never_trained_again(tmp_path):
+    write_run(tmp_path / "others", seeded("resnet20"), 8.5, path="deeper/down")
+    found = reproduce("table6", Settings(run_root=tmp_path / "runs", roots=(tmp_path / "others",)))
+    assert row_of(found, "ResNet-20").ours == 8.5
+    assert not (tmp_path / "runs").exists()
+
+
+def test_five_seeds_are_shown_one_by_one_with_best_mean_and_spread(tmp_path):
+    errors = [6.5, 6.7, 6.43, 6.61, 6.9]
+    for seed, error in enumerate(errors):
+        write_run(tmp_path, seeded("resnet110", seed), error)
+    outcome = reproduce("table6", settings(tmp_path))
+    best, mean = row_of(outcome, "ResNet-110, best of 5 seeds"), row_of(outcome, "ResNet-110, mean of 5 seeds")
+    assert best.ours == min(errors)
+    assert mean.ours == pytest.approx(statistics.fmean(errors))
+    assert mean.verdict == "PASS"
+    document = mean.to_json()
+    assert [one["value"] for one in document["seeds"]] == errors
+    assert document["spread"] == pytest.approx(statistics.stdev(errors))
+    text = outcome_text(outcome, 120)
+    assert "6.43 (6.63 ± 0.18)" in text
+    assert "seeds 0 to 4: 6.50, 6.70, 6.43, 6.61, 6.90" in text
+
+
+def test_fewer_seeds_than_planned_are_shown_and_not_judged(tmp_path):
+    write_run(tmp_path, seeded("resnet110", 3), 12.0)
+    row = row_of(reproduce("table6", settings(tmp_path)), "ResNet-110, mean of 5 seeds")
+    assert (row.ours, row.verdict) == (12.0, "REPORT")
+    assert row.reason.startswith("1 of 5 seeds")
+
+
+def test_seeds_that_are_asked_for_replace_those_of_the_experiment(tmp_path):
+    write_run(tmp_path, seeded("resnet20", 4), 8.0)
+    write_run(tmp_path, seeded("resnet20", 9), 9.0)
+    row = row_of(reproduce("table6", settings(tmp_path, seeds=(4, 9))), "ResNet-20")
+    assert row.ours == 8.5
+    assert [one.seed for one in row.seeds] == [4, 9]
+
+
+def test_an_error_of_another_split_is_no_test_error(tmp_path):
+    write_run(tmp_path, seeded("resnet20"), 8.5, split="validation")
+    row = row_of(reproduce("table6", settings(tmp_path)), "ResNet-20")
+    assert row.ours is None
+    assert "no test error" in row.reason
+
+
+def degradation(folder, losses):
+    for name, loss in losses.items():
+        write_run(folder, on_cpu(name).spec, 50.0, loss=loss)
+    outcome = reproduce("degradation", settings(folder, budget="cpu"))
+    return {row.row.run: row for row in outcome.rows if row.row.meaning.startswith("training loss")}
+
+
+def test_degradation_in_small_passes_where_plain_nets_degrade_and_residual_ones_do_not(tmp_path):
+    rows = degradation(tmp_path, {"plain20": 1.80, "plain56": 2.20, "resnet20": 1.70, "resnet56": 1.75})
+    assert {row.verdict for row in rows.values()} == {"PASS"}
+    assert rows["plain-56 - plain-20"].ours == pytest.approx(0.40)
+    assert rows["ResNet-56 - plain-56"].ours == pytest.approx(-0.45)
+
+
+def test_degradation_in_small_fails_where_the_residual_net_degrades_as_the_plain_one(tmp_path):
+    rows = degradation(tmp_path, {"plain20": 1.80, "plain56": 2.20, "resnet20": 1.70, "resnet56": 2.20})
+    assert rows["plain-56 - plain-20"].verdict == "PASS"
+    assert rows["ResNet-56 - plain-56"].verdict == "FAIL"
+    assert rows["ResNet-56 - ResNet-20"].verdict == "FAIL"
+
+
+def test_degradation_in_small_fails_where_depth_does_not_matter(tmp_path):
+    rows = degradation(tmp_path, dict.fromkeys(("plain20", "plain56", "resnet20", "resnet56"), 1.8))
+    assert rows["plain-56 - plain-20"].verdict == "FAIL"
+
+
+def test_pictures_are_drawn_from_the_runs_that_are_there(tmp_path):
+    for name in ("plain20", "plain44"):
+        write_run(tmp_path, seeded(name), 9.0, training_error=7.0)
+    outcome = reproduce("figure6", settings(tmp_path))
+    assert [path.name for path in outcome.pictures] == ["figure6-plain.png"]
+    assert outcome.pictures[0].read_bytes().startswith(b"\x89PNG")
+    assert any("without plain-32, plain-56" in note for note in outcome.notes)
+
+
+def experiment_of(**fields):
+    row = {"run": "a", "meaning": "number", "rule": Report(why="test"), "source": "test"} | fields
+    return Experiment(title="title", claim="claim", rows=(Row(**row),))
+
+
+def unavailable():
+    raise Unavailable("the part is not there")
+
+
+@pytest.mark.parametrize(
+    ("ours", "reason"),
+    [(NotRun(reason="needs a detector"), "needs a detector"), (Computed(value=unavailable), "the part is not there")],
+)
+def test_what_cannot_be_had_stays_empty_with_its_reason(tmp_path, ours, reason):
+    planned = experiment_of(ours=ours, rule=Within(tolerance=1, why="test"), paper=76.4)
+    (row,) = fill("mine", planned, settings(tmp_path)).to_json()["rows"]
+    assert (row["ours"], row["paper"], row["delta"], row["verdict"], row["reason"]) == (
+        None,
+        76.4,
+        None,
+        "REPORT",
+        reason,
+    )
+
+
+def test_a_run_kept_without_weights_does_not_fill_a_row_that_needs_them(tmp_path):
+    write_run(tmp_path, seeded("resnet20"), 8.5)
+    plan = PlannedRun(name="ResNet-20", spec=recipe("cifar10.resnet20"))
+    planned = experiment_of(ours=FromRuns(runs=(plan,), read=lambda run: 1.0, needs_weights=True), budget="full")
+    (row,) = fill("mine", planned, settings(tmp_path)).rows
+    assert row.ours is None
+    assert "without its weights" in row.reason
+
+
+def test_a_claim_that_is_not_a_number_fails(tmp_path):
+    planned = experiment_of(ours=Computed(value=lambda: float("nan")), rule=AtLeast(limit=0, why="test"))
+    assert fill("mine", planned, settings(tmp_path)).rows[0].verdict == "FAIL"
+
+
+def test_data_that_are_not_here_leave_the_row_empty_unless_their_place_was_given(tmp_path, monkeypatch):
+    from resnets import api
+    from resnets.specs.errors import DataError
+
+    def no_data(*args, **fields):
+        raise DataError("CIFAR-10 cannot be downloaded.\nsecond line")
+
+    monkeypatch.setattr(api, "train", no_data)
+    row = row_of(reproduce("table6", settings(tmp_path, budget="cpu")), "ResNet-8, 2,000 iterations of 64")
+    assert row.ours is None
+    assert row.reason == "the data are not here: CIFAR-10 cannot be downloaded."
+    with pytest.raises(DataError):
+        reproduce("table6", settings(tmp_path, budget="cpu", data_root=tmp_path))
