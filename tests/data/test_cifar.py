@@ -18,6 +18,7 @@ import pytest
 
 from resnets.data import cifar
 from resnets.data.cifar import default_data_root, find_cifar, open_cifar
+from resnets.specs import io as io_of_specs
 from resnets.specs.data import CIFAR10_CLASSES, Cifar
 from resnets.specs.errors import DataError
 
@@ -327,3 +328,29 @@ def test_the_real_cifar10_is_read_in_a_moment(testdata):
     # The channel means of the training set that the literature gives: 125.3, 123.0, 113.9.
     assert np.abs(train.mean(axis=(0, 1, 2)) - (125.3, 123.0, 113.9)).max() < 0.1
     assert np.bincount(dataset.splits["test"].labels).tolist() == [1000] * 10
+
+
+@pytest.mark.parametrize("side", [16, 8])
+def test_smaller_images_are_means_over_squares_rounded_to_the_nearest(tmp_path, small, side):
+    _write_binary(tmp_path / "cifar-10-batches-bin", 10)
+    whole, pooled = open_cifar(Cifar(), tmp_path), open_cifar(Cifar(image_px=side), tmp_path)
+    factor = 32 // side
+    for name, split in whole.splits.items():
+        squares = split.images.astype(np.float64).reshape(len(split), side, factor, side, factor, 3)
+        # Halves up: NumPy's own rounding takes them to the even number.
+        expected = np.floor(squares.mean(axis=(2, 4)) + 0.5)
+        assert np.array_equal(pooled.splits[name].images, expected)
+        assert pooled.splits[name].images.dtype == np.uint8
+        assert np.array_equal(pooled.splits[name].labels, split.labels)
+    assert pooled.fingerprint != whole.fingerprint
+
+
+def test_a_mean_of_white_is_white():
+    white = np.full((2, 32, 32, 3), 255, np.uint8)
+    assert (cifar.pooled(white, 8) == 255).all()
+    assert cifar.pooled(white, 32) is white
+
+
+def test_a_configuration_from_before_there_were_smaller_images_is_the_same_run():
+    old = {key: value for key, value in io_of_specs.to_json(Cifar()).items() if key != "image_px"}
+    assert io_of_specs.from_json(Cifar, old) == Cifar()
