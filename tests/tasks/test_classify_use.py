@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import random
 import shutil
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from torchvision.models import ResNet50_Weights
 
 import resnets
 from resnets.data.open import open_dataset
@@ -187,15 +189,79 @@ def test_a_rotated_photograph_is_upright_as_a_file_and_as_an_image(digits_run, t
     assert ours == theirs
 
 
-def test_folders_of_wordnet_ids_are_imagenets_classes_in_order(photos, photos_spec, tmp_path):
-    resnets.train(photos_spec, data=photos, run=tmp_path / "run", machine=QUICK, quiet=True)
-    stored = resnets.load(tmp_path / "run").stored
-    names = ("tench", *(f"class {number}" for number in range(998)), "toilet tissue")
-    ids = ("n01440764", *(f"n{number:08}" for number in range(2_000_000, 2_000_998)), "n15075141")
-    dataset = open_dataset(photos_spec.dataset, photos)
-    aligned = align_classes(dataclasses.replace(dataset, classes=ids), dataclasses.replace(stored, classes=names))
-    assert aligned.classes == names
+IDS = ("n01440764", *(f"n{number:08}" for number in range(2_000_000, 2_000_998)), "n15075141")
+"""As the folders of ImageNet 2012 are called: the first and the last, and 998 between them."""
+
+
+@pytest.fixture
+def imagenet(photos, photos_spec, digits_run):
+    """Return a function from a model's 1,000 class names to a dataset of WordNet ids and its labels counted by them."""
+    dataset = dataclasses.replace(open_dataset(photos_spec.dataset, photos), classes=IDS)
+    stored = resnets.load(digits_run).stored
+
+    def align(names, ids=IDS):
+        model = dataclasses.replace(stored, classes=tuple(names))
+        return dataset, align_classes(dataclasses.replace(dataset, classes=tuple(ids)), model, "the model")
+
+    return align
+
+
+def categories():
+    return list(ResNet50_Weights.DEFAULT.meta["categories"])
+
+
+def synonyms():
+    """ImageNet's classes as longer lists have them: synonyms, underscores, other case, no word that tells two apart."""
+    names = categories()
+    names[0], names[1], names[2] = "tench, Tinca tinca", "goldfish, Carassius auratus", "great_white_shark, white shark"
+    names[134], names[639], names[999] = "crane", "maillot, tank suit", "toilet tissue, toilet paper, bathroom tissue"
+    return [name.upper() if place % 3 == 0 else name for place, name in enumerate(names)]
+
+
+@pytest.mark.parametrize("names", [categories, synonyms])
+def test_folders_of_wordnet_ids_are_imagenets_classes_in_order(imagenet, names):
+    dataset, aligned = imagenet(names())
+    assert aligned.classes == tuple(names())
     assert (aligned.splits["train"].labels == dataset.splits["train"].labels).all()
     assert "WordNet" in aligned.notes[-1]
     with pytest.raises(ModelError, match="does not know"):
-        align_classes(dataclasses.replace(dataset, classes=ids[:-1]), dataclasses.replace(stored, classes=names))
+        imagenet(names(), IDS[:-1])
+
+
+def test_a_few_classes_may_have_names_of_their_own(imagenet):
+    names = categories()
+    for place in range(25, 65):
+        names[place] = f"class {place}"
+    imagenet(names)
+
+
+@pytest.mark.parametrize("names", [categories, synonyms])
+@pytest.mark.parametrize("order", ["two changed", "tiger and tiger cat", "inner shuffled", "shifted by one", "sorted"])
+def test_imagenets_names_in_another_order_are_refused(imagenet, names, order):
+    names = names()
+    match order:
+        case "two changed":
+            names[1], names[2] = names[2], names[1]
+        case "tiger and tiger cat":
+            names[282], names[292] = names[292], names[282]
+        case "inner shuffled":
+            inner = names[1:-1]
+            random.Random(0).shuffle(inner)
+            names[1:-1] = inner
+        case "shifted by one":
+            names[1:-1] = [*names[2:-1], names[1]]
+        case "sorted":
+            names[1:-1] = sorted(names[1:-1])
+    with pytest.raises(ModelError, match=r"the model does not name .*--class-names") as error:
+        imagenet(names)
+    assert "\n" not in str(error.value)
+
+
+def test_a_thousand_other_classes_are_refused(imagenet):
+    for names in (
+        [str(number) for number in range(1000)],
+        ["", *map(str, range(999))],
+        ["tench"] * 999 + ["toilet tissue"],
+    ):
+        with pytest.raises(ModelError, match=r"class 0|class 1"):
+            imagenet(names)

@@ -10,6 +10,7 @@ import torch
 
 from resnets.metrics.classification import ClassificationMeter, ClassificationResult
 from resnets.specs.errors import DataError, ModelError
+from resnets.specs.io import shown
 from resnets.specs.protocol import Center
 from resnets.tasks.classify.score import scored_batches
 
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from resnets.data.splits import Dataset, Skipped, Split
     from resnets.engine.distributed import Distributed
     from resnets.specs.protocol import ProtocolSpec
+
+_OWN_WORDS = 50
+"""Of ImageNet's 1,000 classes, those that a list of their names may call by words of its own."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -115,12 +119,15 @@ def align_classes(dataset: Dataset, stored: StoredModel, name: str | None = None
         name: what messages call the model; None is its variant.
 
     Raises:
-        ModelError: the dataset has classes that the model does not know, or a class whose name two of the model's have.
+        ModelError: the dataset has classes that the model does not know, or a class whose name two of the model's have;
+            or its folders are WordNet ids, and the model's names are not ImageNet's in the order of their ids.
     """
     called = name or stored.name
     if dataset.classes == stored.classes:
         return dataset
-    if _are_imagenet_ids(dataset.classes) and _are_imagenet_names(stored.classes):
+    unknown = [label for label in dataset.classes if label not in stored.classes]
+    if unknown and _are_imagenet_ids(dataset.classes) and len(stored.classes) == 1000:
+        _check_imagenet_order(stored.classes, called)
         note = f"The folders are WordNet ids: ImageNet's 1,000 classes, in the order in which {called} has them."
         return replace(dataset, classes=stored.classes, notes=(*dataset.notes, note))
     repeated = [label for label in dataset.classes if stored.classes.count(label) > 1]
@@ -129,7 +136,6 @@ def align_classes(dataset: Dataset, stored: StoredModel, name: str | None = None
             f"{called} has more than one class called {', '.join(map(repr, repeated[:3]))}, so that the images of "
             f"{dataset.name} cannot be matched with its classes by name."
         )
-    unknown = [label for label in dataset.classes if label not in stored.classes]
     if unknown:
         raise ModelError(
             f"{dataset.name} has {len(unknown)} classes that {called} does not know "
@@ -144,6 +150,37 @@ def _are_imagenet_ids(classes: Sequence[str]) -> bool:
     return ends and len(classes) == 1000 and all(re.fullmatch(r"n\d{8}", name) for name in classes)
 
 
-def _are_imagenet_names(classes: Sequence[str]) -> bool:
-    """Return whether these are ImageNet 2012's classes in the order of their ids, by whatever words."""
-    return len(classes) == 1000 and "tench" in classes[0] and "toilet" in classes[-1]
+def _check_imagenet_order(classes: Sequence[str], called: str) -> None:
+    """Refuse names that are not those of ImageNet 2012's classes in the order of their ids.
+
+    Lists of these names differ in synonyms, case and punctuation, and a few in their choice of words. So at a place one
+    of both names has to have all words of the other's; a few places may not, but then not as if names had changed places.
+
+    Raises:
+        ModelError: naming the first class at the wrong place.
+    """
+    from torchvision.models import ResNet50_Weights
+
+    reference: Sequence[str] = ResNet50_Weights.DEFAULT.meta["categories"]
+    ours, theirs = (
+        [frozenset(re.findall(r"\w+", name.lower().replace("_", " "))) for name in names]
+        for names in (classes, reference)
+    )
+    wrong = [place for place in range(len(ours)) if not _akin(ours[place], theirs[place])]
+    if len(wrong) <= _OWN_WORDS:
+        known = set(theirs)
+        elsewhere = (place for place, words in enumerate(ours) if words != theirs[place] and words in known)
+        doubtful = {*wrong, *elsewhere}
+        wrong = [one for one in doubtful if any(_akin(ours[one], theirs[other]) for other in doubtful - {one})]
+    if not wrong:
+        return
+    place = min(wrong)
+    raise ModelError(
+        f"The folders are WordNet ids, in whose order {called} does not name its classes: class {place} is "
+        f"{shown(classes[place])}, and there ImageNet has {reference[place]!r}. Give the model the names of its classes "
+        "in the order of its outputs (`resnets convert … --class-names FILE`), or name the folders as it does."
+    )
+
+
+def _akin(ours: frozenset[str], theirs: frozenset[str]) -> bool:
+    return bool(ours) and (ours <= theirs or theirs <= ours)
