@@ -239,6 +239,7 @@ def test_weights_with_whatever_bytes_give_a_model_or_one_line_at_once(folder, fi
         ("model", {"num_classes": 10**12}, "at most 1,000,000"),
         ("model", {"blocks": [1] * 40, "widths": [16] * 40}, "at most 16"),
         ("preprocess", {"crop_px": 10**6, "resize_px": 10**6}, "at most 4096"),
+        ("dataset", {"image_px": 10**4_000}, r"image_px is 10+\.\.\.$"),
         ("preprocess", {"std": [float("nan"), 1, 1]}, "std is"),
         ("preprocess", {"mean": [1e308, 1, 1]}, "mean is"),
     ],

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 FORMAT_VERSION = 1
 _DEEPEST_JSON = 50
 """Levels of objects and lists in a config.json; ours has five, and some more where a person adds to `metrics`."""
+_LONGEST_TEXT = 500
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -220,7 +221,9 @@ def read_field(config: dict[str, Any], name: str, kind: Any, path: Path) -> Any:
     try:
         return io.from_json(kind, config.get(name), name)
     except SpecError as error:
-        raise ModelError(f"{path}: {error}") from error
+        text = str(error)  # which has the value, and that can be a number of thousands of digits
+        text = text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]}..."
+        raise ModelError(f"{path}: {text}") from error
     except Exception as error:  # a file can name any class that is loaded, and give it any values
         raise ModelError(f"{path}: {name} is of no use ({type(error).__name__}); it is damaged.") from error
 
