@@ -13,9 +13,12 @@ from safetensors.torch import load_file, save_file
 from torchvision.models import ResNet50_Weights
 
 import resnets
+from resnets.artifacts.model_folder import StoredModel
 from resnets.data.open import open_dataset
+from resnets.data.preprocess import Preprocessor
 from resnets.specs.data import Digits
 from resnets.specs.errors import DataError, ImageError, InterruptedRunError, ModelError, UserError
+from resnets.specs.preprocess import Preprocess
 from resnets.tasks.classify.evaluate import align_classes
 
 QUICK = resnets.Machine(device="cpu", checkpoint_every=100, workers=0)
@@ -194,10 +197,16 @@ IDS = ("n01440764", *(f"n{number:08}" for number in range(2_000_000, 2_000_998))
 
 
 @pytest.fixture
-def imagenet(photos, photos_spec, digits_run):
+def imagenet(photos, photos_spec):
     """Return a function from a model's 1,000 class names to a dataset of WordNet ids and its labels counted by them."""
     dataset = dataclasses.replace(open_dataset(photos_spec.dataset, photos), classes=IDS)
-    stored = resnets.load(digits_run).stored
+    stored = StoredModel(
+        model=torch.nn.Identity(),
+        spec=photos_spec.model,
+        preprocessor=Preprocessor(Preprocess(resize_px=36, crop_px=32)),
+        classes=(),
+        metrics={},
+    )
 
     def align(names, ids=IDS):
         model = dataclasses.replace(stored, classes=tuple(names))
