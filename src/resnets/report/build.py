@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resnets import __version__
 from resnets.report.comparison import error_of
 from resnets.report.examination import NoImagesError, examine
 from resnets.report.page import render, write_page
@@ -15,7 +15,7 @@ from resnets.report.prose import net_name
 from resnets.report.run_record import read_runs
 from resnets.report.text import printable
 from resnets.report.views import Missing, RunPart, page_view
-from resnets.specs.errors import RunError, UserError
+from resnets.specs.errors import DeviceError, RunError, UserError
 from resnets.specs.run import Machine
 
 if TYPE_CHECKING:
@@ -67,9 +67,16 @@ def write_report(
     path = Path(out) if out is not None else _default_path(runs)
     _check_writable(path)
     parts = tuple(_part(run, data, data_root, machine or Machine(), on_images) for run in runs)
-    html = render(page_view(parts, title, f"resnets {__version__}"))
+    html = render(page_view(parts, title, _generator()))
     write_page(path, html)
     return Report(path=path, bytes=len(html.encode()), parts=parts)
+
+
+def _generator() -> str:
+    try:
+        return f"resnets {metadata.version('resnets')}"
+    except metadata.PackageNotFoundError:  # run from a source tree
+        return "resnets"
 
 
 def _default_path(runs: Sequence[RunRecord]) -> Path:
@@ -103,6 +110,8 @@ def _part(
         wanted = "--data FOLDER" if "--data FOLDER" in str(error) else "--data-root DIR"
         command = f"{shlex.join(['resnets', 'report', str(run.path)])} {wanted}"
         return RunPart(record=run, missing=Missing(reason=str(error), command=command))
+    except DeviceError:
+        raise
     except UserError as error:
         if data is not None or data_root is not None:
             raise

@@ -182,8 +182,8 @@ def _path(chart: Chart, line: Line) -> Markup:
 def _thinned(values: Sequence[float]) -> list[float]:
     """Return at most some 1,500 of the values, evenly spaced, the last one among them."""
     every = math.ceil(len(values) / _MOST_POINTS)
-    kept = list(values[::every])
-    return kept if (len(values) - 1) % every == 0 else [*kept, values[-1]]
+    kept = [float(value) for value in values[::every]]
+    return kept if (len(values) - 1) % every == 0 else [*kept, float(values[-1])]
 
 
 def _bar(chart: Chart, bar: Bar) -> Markup:
@@ -197,13 +197,13 @@ def _bar(chart: Chart, bar: Bar) -> Markup:
 def _ends(chart: Chart) -> list[Markup]:
     """Return a dot at the end of each line that has a label, and the labels, moved apart where they would overlap."""
     labelled = [line for line in chart.lines if line.end and len(line.x)]
-    heights = [min(max(chart.y.share(line.y[-1]), 0.0), 1.0) for line in labelled]
+    heights = [min(max(chart.y.share(float(line.y[-1])), 0.0), 1.0) for line in labelled]
     parts = []
     for line, height, moved in zip(labelled, heights, spread(heights, gap=_LABEL_GAP, top=1.0), strict=True):
         color = line.color % len(COLORS)
-        if 0 <= chart.y.share(line.y[-1]) <= 1:
+        if 0 <= chart.y.share(float(line.y[-1])) <= 1:
             dot = Markup('<circle class="c{}" cx="{}" cy="{}" r="3.5"/>')
-            parts.append(dot.format(color, _percent(chart.x.share(line.x[-1])), _percent(1 - height)))
+            parts.append(dot.format(color, _percent(chart.x.share(float(line.x[-1]))), _percent(1 - height)))
         text = Markup('<text class="end c{}" x="100%" y="{}" dx="9" dy="0.32em">{}</text>')
         parts.append(text.format(color, _percent(1 - moved), line.end))
     return parts

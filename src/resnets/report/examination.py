@@ -23,7 +23,7 @@ from resnets.metrics.classification import distinct
 from resnets.report.comparison import error_of
 from resnets.report.mistake_pictures import MistakePicture, mistake_pictures
 from resnets.specs.data import Cifar, DatasetSpec, ImageFolder
-from resnets.specs.errors import ModelError, UserError
+from resnets.specs.errors import DataError, ModelError, UserError
 from resnets.specs.protocol import Center
 from resnets.tasks.classify.ensemble import open_for_models, warnings_of_seen_images
 from resnets.tasks.classify.evaluate import align_classes, choose_split
@@ -205,12 +205,13 @@ def _place(run: RunRecord, data: str | None, data_root: str | Path | None) -> tu
         case Cifar():
             # A report never starts a download that nobody asked for.
             here = root if root is not None else default_data_root()
-            if root is None and find_cifar(here, prefer=default.num_classes) != default.num_classes:
-                raise NoImagesError(
-                    f"CIFAR-{default.num_classes} is not in {here}: name the folder that holds it with --data-root DIR, "
-                    f"or --data cifar{default.num_classes} to download it."
-                )
-            return default, here
+            if find_cifar(here, prefer=default.num_classes) == default.num_classes:
+                return default, here
+            kind = NoImagesError if root is None else DataError
+            raise kind(
+                f"CIFAR-{default.num_classes} is not in {here}: name the folder that holds it with --data-root DIR, or add "
+                f"--data cifar{default.num_classes} to download it."
+            )
         case _:
             return default, None
 

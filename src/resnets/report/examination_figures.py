@@ -140,7 +140,7 @@ def reliability_figure(examination: Examination, prefix: str) -> Figure:
     bars: list[Bar] = []
     for one, accuracy, confidence in filled:
         assert confidence is not None
-        bars.append(Bar(left=one.lower, right=one.upper, bottom=0, top=accuracy, name="accuracy"))
+        bars.append(Bar(left=one.lower, right=one.upper, bottom=0.0, top=accuracy, name="accuracy"))
         bars.append(Bar(left=one.lower, right=one.upper, bottom=accuracy, top=confidence, name="miss"))
     direction = "over" if found.confidence > found.accuracy else "under"
     chart = Chart(
@@ -148,8 +148,8 @@ def reliability_figure(examination: Examination, prefix: str) -> Figure:
         title="Reliability",
         description=f"Share of right predictions by the probability of the predicted class, in {len(found.bins)} bins. "
         f"Expected calibration error {found.expected_calibration_error:.2f} points.",
-        x=linear_axis("probability of the prediction (%)", 0, 100),
-        y=linear_axis("right (%)", 0, 100),
+        x=linear_axis("probability of the prediction (%)", 0.0, 100.0),
+        y=linear_axis("right (%)", 0.0, 100.0),
         bars=tuple(bars),
         diagonal=True,
     )
@@ -188,10 +188,10 @@ def confidence_figure(examination: Examination, prefix: str) -> Figure:
         title="Probabilities",
         description=f"Images by the probability of the predicted class, in {len(bins)} bins; {count(last.images)} of "
         f"{count(examination.calibration.images)} are above {last.lower:.1f} %.",
-        x=linear_axis("probability of the prediction (%)", 0, 100),
-        y=linear_axis("images", 0, 1.05 * most, most=5),
+        x=linear_axis("probability of the prediction (%)", 0.0, 100.0),
+        y=linear_axis("images", 0.0, 1.05 * most, most=5),
         bars=tuple(
-            Bar(left=one.lower, right=one.upper, bottom=0, top=one.images, name="accuracy")
+            Bar(left=one.lower, right=one.upper, bottom=0.0, top=float(one.images), name="accuracy")
             for one in bins
             if one.images
         ),

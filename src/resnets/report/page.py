@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import os
 from contextlib import suppress
@@ -21,6 +22,15 @@ if TYPE_CHECKING:
 
 def render(view: Mapping[str, Any]) -> str:
     """Return the HTML of a view; strings in it are escaped, whatever they hold."""
+    style = resources.files("resnets.report").joinpath("templates/report.css").read_text("utf-8")
+    # The policy names the one style sheet by its hash, and allows no other and no script at all.
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    template = _environment().get_template("report.html.jinja")
+    return template.render(view, style=Markup(style), style_hash=f"sha256-{digest}").lstrip()
+
+
+@functools.cache
+def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("resnets.report"),
         autoescape=True,
@@ -32,11 +42,7 @@ def render(view: Mapping[str, Any]) -> str:
     environment.filters["lower_first"] = lambda text: text[:1].lower() + text[1:]
     # No line ends between a number and its sign.
     environment.filters["tight"] = lambda text: text.replace(" %", "\N{NO-BREAK SPACE}%")
-    style = resources.files("resnets.report").joinpath("templates/report.css").read_text("utf-8")
-    # The policy names the one style sheet by its hash, and allows no other and no script at all.
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    template = environment.get_template("report.html.jinja")
-    return template.render(view, style=Markup(style), style_hash=f"sha256-{digest}").lstrip()
+    return environment
 
 
 def write_page(path: Path, html: str) -> None:

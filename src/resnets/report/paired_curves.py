@@ -103,7 +103,8 @@ def _draw_curves(
             means[side] = mean_curve(tested[side])
             steps = np.asarray(means[side].steps) / unit
             axes.plot(steps, means[side].errors, color=color, linewidth=2.6, solid_capstyle="round")
-    shown = [curve for side in tested.values() for curve in side] or every
+    # What is compared is the end: the first fall may leave the picture at its top.
+    shown = [_late(curve, last) for curve in (*means.values(), *([] if means else every))]
     bottom, top = bottom_of_axis(every), top_of_axis(shown)
     axes.set_xlim(0, last / unit)
     axes.set_ylim(bottom, top)
@@ -114,6 +115,13 @@ def _draw_curves(
     _draw_frame(axes)
     _draw_ends(axes, means, bottom, top)
     _draw_key(axes, tested, trained, smoothing_points)
+
+
+def _late(curve: Curve, last: int) -> Curve:
+    """Return the curve without the first quarter of the run."""
+    points = [(step, error) for step, error in zip(curve.steps, curve.errors, strict=True) if 4 * step > last]
+    steps, errors = zip(*(points or [(curve.steps[-1], curve.errors[-1])]), strict=True)
+    return Curve(label=curve.label, kind=curve.kind, steps=steps, errors=errors)
 
 
 def _draw_ends(axes: Axes, means: Mapping[str, Curve], bottom: float, top: float) -> None:

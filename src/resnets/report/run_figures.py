@@ -83,8 +83,8 @@ def _window(training: Curve) -> str:
 
 def _iterations(last: int, unit: int) -> Axis:
     if unit > 1:
-        return linear_axis("iterations (\N{MULTIPLICATION SIGN}10\N{SUPERSCRIPT FOUR})", 0, last / unit, most=8)
-    return linear_axis("iterations", 0, last, most=5)
+        return linear_axis("iterations (\N{MULTIPLICATION SIGN}10\N{SUPERSCRIPT FOUR})", 0.0, last / unit, most=8)
+    return linear_axis("iterations", 0.0, float(last), most=5)
 
 
 def _error_table(runs: Sequence[RunRecord]) -> Table:
@@ -133,7 +133,7 @@ def course_figures(run: RunRecord, prefix: str) -> list[Figure]:
             "Throughput",
             _speed(run),
             lambda point: point.images_per_second,
-            lambda values: linear_axis("images per second", 0, 1.08 * max(values), most=5),
+            lambda values: linear_axis("images per second", 0.0, 1.08 * max(values), most=5),
             lambda value: f"{value:,.1f}",
         ),
         _course(
@@ -142,7 +142,7 @@ def course_figures(run: RunRecord, prefix: str) -> list[Figure]:
             "Waiting for images",
             _waiting(run),
             lambda point: None if point.waiting_share is None else 100 * point.waiting_share,
-            lambda values: linear_axis("share of the time (%)", 0, max(5.0, 1.08 * max(values)), most=5),
+            lambda values: linear_axis("share of the time (%)", 0.0, max(5.0, 1.08 * max(values)), most=5),
             lambda value: f"{value:.1f}",
         ),
     ]

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from resnets.report.examination import Examination
     from resnets.report.run_record import RunRecord
 
+_LONGEST_NOTE = 1_000
 _MOST_ROWS = 200
 """Rows of a list of files; the rest is counted."""
 
@@ -119,7 +120,10 @@ def _missing(parts: Sequence[RunPart]) -> list[dict[str, str]]:
     found = [(part.record.name, part.missing) for part in parts if part.missing is not None]
     several = len(parts) > 1
     return [
-        {"text": f"{name}: {missing.reason}" if several else missing.reason, "command": missing.command}
+        {
+            "text": printable(f"{name}: {missing.reason}" if several else missing.reason, _LONGEST_NOTE),
+            "command": printable(missing.command, 2 * _LONGEST_NOTE),
+        }
         for name, missing in found
     ]
 
@@ -218,7 +222,7 @@ def _run_view(part: RunPart, anchor: str, several: bool) -> dict[str, Any]:
         "anchor": anchor,
         "of": f" of {run.name}" if several else "",
         "sentences": description(run),
-        "notes": notes,
+        "notes": [printable(note, _LONGEST_NOTE) for note in notes],
         "examination": _examination_view(part, anchor, several) if part.examination else None,
         "course": course_figures(run, anchor),
         "left_out": _files_table("Training images that could not be read", run.log.left_out),
@@ -244,8 +248,8 @@ def _examination_view(part: RunPart, anchor: str, several: bool) -> dict[str, An
             "label_map": picture.label_map,
             "label": names[picture.mistake.label],
             "predicted": names[picture.mistake.predicted],
-            "name": picture.name,
-            "alt": f"{picture.name}: {names[picture.mistake.label]}, taken for {names[picture.mistake.predicted]}",
+            "name": printable(picture.name, 80),
+            "alt": f"{printable(picture.name, 80)}: {names[picture.mistake.label]}, taken for {names[picture.mistake.predicted]}",
             "figures": f"{100 * picture.mistake.probability:.2f} % sure; {100 * picture.mistake.label_probability:.2f} % "
             f"for the right class, its {_ordinal(picture.mistake.label_rank)}",
         }
@@ -255,7 +259,7 @@ def _examination_view(part: RunPart, anchor: str, several: bool) -> dict[str, An
     return {
         "heading": f"Errors of the classes{of}",
         "sentence": _tested_sentence(part),
-        "notes": tested.notes,
+        "notes": [printable(note, _LONGEST_NOTE) for note in tested.notes],
         "skipped": _files_table("Images that could not be read", tested.skipped),
         "class_rows": class_rows(tested),
         "class_caption": f"Error of {shown if classes > SHOWN_CLASSES else 'each class'}, {tested.split} split",

@@ -1,0 +1,106 @@
+"""Logs as they are found: unfinished, old, damaged."""
+
+import json
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from resnets.report.run_log import Evaluation, TrainingPoint, number, read_run_log
+from resnets.specs.errors import RunError
+
+
+def write(path, *lines):
+    path.write_text("".join(line if isinstance(line, str) else json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+def test_every_kind_of_line_is_read(tmp_path):
+    log = read_run_log(
+        write(
+            tmp_path / "metrics.jsonl",
+            {"step": 2, "split": "train", "epoch": 0.5, "loss": 2.0, "top1_error": 90, "lr": 0.1},
+            {"step": 2, "split": "train", "left_out": {"path": "a.png", "reason": "truncated"}},
+            {
+                "step": 4,
+                "split": "test",
+                "loss": 1.5,
+                "top1_error": 50.0,
+                "top5_error": 9.0,
+                "images": 10,
+                "skipped": [{}],
+            },
+            {"step": 4, "split": "test", "loss": 1.5, "top1_error": 50.0, "images": 10, "final": True},
+        )
+    )
+    assert log.training == (TrainingPoint(step=2, epoch=0.5, loss=2.0, top1_error=90.0, lr=0.1),)
+    first = Evaluation(step=4, split="test", top1_error=50.0, top5_error=9.0, loss=1.5, images=10, skipped=1)
+    assert log.evaluations == (first,)
+    assert log.final == Evaluation(step=4, split="test", top1_error=50.0, loss=1.5, images=10)
+    assert log.left_out == (("a.png", "truncated"),)
+    assert (log.last_step, log.best, log.unreadable_lines) == (4, first, 0)
+
+
+def test_the_best_is_the_first_of_equal_ones(tmp_path):
+    entries = [{"step": step, "split": "test", "top1_error": error} for step, error in ((1, 9), (2, 5), (3, 5), (4, 7))]
+    assert read_run_log(write(tmp_path / "metrics.jsonl", *entries)).best.step == 2
+
+
+def test_points_come_in_the_order_of_the_steps_and_the_later_line_of_a_step_counts(tmp_path):
+    entries = [{"step": step, "split": "train", "top1_error": error} for step, error in ((4, 1), (2, 2), (4, 3))]
+    log = read_run_log(write(tmp_path / "metrics.jsonl", *entries))
+    assert [(point.step, point.top1_error) for point in log.training] == [(2, 2.0), (4, 3.0)]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"step": 3, "spl',
+        "[]\n",
+        "null\n",
+        '{"split": "train"}\n',
+        '{"step": -1, "split": "train"}\n',
+        "[" * 100_000 + "\n",
+    ],
+)
+def test_what_is_no_entry_is_counted_and_left_out(tmp_path, line):
+    log = read_run_log(write(tmp_path / "metrics.jsonl", {"step": 1, "split": "train", "top1_error": 5.0}, line))
+    assert (len(log.training), log.unreadable_lines) == (1, 1)
+
+
+@pytest.mark.parametrize("value", ["5", None, True, -1, 101, math.nan, math.inf, 10**400, [5]])
+def test_a_value_that_no_error_can_have_is_left_out(tmp_path, value):
+    entries = [{"step": 1, "split": split, "top1_error": value} for split in ("train", "test")]
+    log = read_run_log(write(tmp_path / "metrics.jsonl", *entries))
+    assert log.training == (TrainingPoint(step=1),)
+    assert log.evaluations == ()
+
+
+_json = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+_names = st.sampled_from(
+    ["step", "split", "top1_error", "lr", "images", "skipped", "left_out", "final", "waiting_share"]
+)
+_entries = st.dictionaries(_names, _json | st.sampled_from(["train", "test", "validation"]), max_size=9)
+
+
+@given(st.lists(_entries | _json, max_size=8))
+def test_any_json_is_read_without_an_error_and_gives_finite_numbers(tmp_path_factory, values):
+    path = tmp_path_factory.mktemp("log") / "metrics.jsonl"
+    log = read_run_log(write(path, *[json.dumps(value) + "\n" for value in values]))
+    found = [entry.top1_error for entry in (*log.training, *log.evaluations)] + [point.lr for point in log.training]
+    assert all(value is None or math.isfinite(value) for value in found)
+    assert [point.step for point in log.training] == sorted({point.step for point in log.training})
+
+
+def test_a_missing_file_is_refused(tmp_path):
+    with pytest.raises(RunError, match=r"Is .* a run directory"):
+        read_run_log(tmp_path / "metrics.jsonl")
+
+
+def test_a_number_is_finite_and_no_truth_value():
+    assert [number(value) for value in (1, 2.5, "1", False, math.nan, -math.inf, 10**400)] == [1.0, 2.5, *[None] * 5]
