@@ -114,6 +114,13 @@ def test_a_run_of_resnets_train_is_gone_on_with_and_not_begun_anew(tmp_path):
     assert outcome.runs()[0][1].path == folder / "mine"
 
 
+def test_runs_are_trained_in_the_precision_that_is_asked_for_and_say_so(tmp_path):
+    tiny = planned(digits("resnet8", steps=3))
+    outcome = fill("tiny", tiny, settings(tmp_path, budget="cpu", precision="bf16"))
+    assert outcome.to_json()["runs"][0]["precision"] == "bf16"
+    assert fill("tiny", tiny, settings(tmp_path, budget="cpu")).trained == 0
+
+
 @pytest.fixture
 def small_cifar(tmp_path, monkeypatch):
     """CIFAR-10's files with 200 training and 40 test images, made of coloured noise that tells the class."""

@@ -99,7 +99,8 @@ def test_five_seeds_are_shown_one_by_one_with_best_mean_and_spread(tmp_path):
     assert document["spread"] == pytest.approx(statistics.stdev(errors))
     text = outcome_text(outcome, 120)
     assert "6.43 (6.63 ± 0.18)" in text
-    assert "seeds 0 to 4: 6.50, 6.70, 6.43, 6.61, 6.90" in text
+    assert "seeds 0, 1, 2, 3, 4" in text
+    assert "ResNet-110, mean of 5 seeds: 6.50  6.70  6.43  6.61  6.90" in text
 
 
 def test_fewer_seeds_than_planned_are_shown_and_not_judged(tmp_path):
@@ -211,3 +212,24 @@ def test_data_that_are_not_here_leave_the_row_empty_unless_their_place_was_given
     assert row.reason == "the data are not here: CIFAR-10 cannot be downloaded."
     with pytest.raises(DataError):
         reproduce("table6", settings(tmp_path, budget="cpu", data_root=tmp_path))
+
+
+def test_a_run_that_another_process_trains_leaves_its_row_empty(tmp_path, monkeypatch):
+    from resnets import api
+    from resnets.specs.errors import RunError
+
+    def locked(*args, run, **fields):
+        raise RunError(f"Another process is training in {run}; wait for it.")
+
+    monkeypatch.setattr(api, "train", locked)
+    plan = PlannedRun(name="ResNet-8", spec=shorten(recipe("cifar10.resnet8"), 100))
+    planned = experiment_of(ours=FromRuns(runs=(plan,), read=lambda run: 1.0), budget="cpu")
+    # A folder of our own that cannot be trained in is a mistake of the command; one that was begun elsewhere is not.
+    with pytest.raises(RunError):
+        fill("mine", planned, settings(tmp_path, budget="cpu"))
+    begun = write_run(tmp_path, plan.spec, 50.0, path="begun")
+    (begun / "metrics.jsonl").write_text("")
+    (row,) = fill("mine", planned, settings(tmp_path, budget="cpu")).rows
+    assert row.ours is None
+    assert row.reason.startswith("Another process is training in")
+    assert str(begun) in row.reason

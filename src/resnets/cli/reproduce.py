@@ -36,7 +36,7 @@ examples:
   resnets reproduce degradation --budget cpu             deep plain nets train worse, residual ones do not; minutes
   resnets reproduce degradation --budget cpu --seeds 0 1 2
   resnets reproduce table6                               what there is of Table 6 already
-  resnets reproduce table6 --budget full --device cuda   64,000 iterations for every net
+  resnets reproduce table6 --budget full --precision bf16    64,000 iterations for every net
   resnets reproduce all --json                           every exact check, as one JSON document
 """
 
@@ -59,6 +59,7 @@ def main(arguments: list[str]) -> int:
         run_root=Path(given.run_root),
         data_root=Path(given.data_root).expanduser() if given.data_root is not None else None,
         machine=flags.machine(given),
+        precision=given.precision,
         command=shlex.join(["resnets", "reproduce", *arguments]),
         quiet=given.quiet,
         say=lambda line: None if given.quiet else print(visible(line), file=sys.stderr, flush=True),
@@ -94,6 +95,11 @@ def _parser() -> flags.Parser:
         "results",
     )
     parser.add_argument("--data-root", metavar="DIR", help="folder that holds CIFAR's files, or receives them")
+    parser.add_argument(
+        "--precision",
+        choices=("fp32", "bf16", "fp16"),
+        help="arithmetic of the runs that are trained (default: the recipe's); rows state it",
+    )
     parser.add_argument("--quiet", action="store_true", help="show no progress")
     machine = flags.add_machine(parser)
     machine.add_argument("--compile", action="store_true", help="compile the model: a slower start, faster steps")
@@ -115,7 +121,7 @@ def _list(given: argparse.Namespace) -> int:
         return 0
     _print(listing_text(found, _width()))
     print("\n[x] done at its largest budget   [/] partly   [ ] open   [!] an exact check fails")
-    print("rows filled / rows that can be filled; a dash: a part of the package that is not there yet")
+    print("rows filled / rows that can be filled; on call: computed when asked for; a dash: not in this package yet")
     print("next: resnets reproduce NAME --budget check|cpu|gpu|full")
     return 0
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from resnets.paper.core.verdict import Rule
     from resnets.specs.model import Shortcut
 
-CPU_STEPS = 600
+CPU_STEPS = 1_200
 """Iterations of the runs that fit two CPU cores: 8 x 8 pixels, half the filters, half the batch."""
 GPU_STEPS = 8_000
 """Iterations of the short runs on a GPU (an eighth of the paper's)."""
@@ -27,7 +27,7 @@ GPU_DEEP_STEPS = 16_000
 """Iterations of the runs on a GPU that compare depths (a quarter of the paper's)."""
 
 CPU_SETTING = (
-    f"{CPU_STEPS} iterations of 64 images mean-pooled to 8 x 8 pixels, 8/16/32 filters; learning rate, its shape and "
+    f"{CPU_STEPS:,} iterations of 64 images mean-pooled to 8 x 8 pixels, 8/16/32 filters; learning rate, its shape and "
     "everything else as in the paper"
 )
 

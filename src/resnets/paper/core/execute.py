@@ -12,6 +12,7 @@ from resnets.artifacts.found_runs import default_roots, find_runs
 from resnets.engine.interruption import listen
 from resnets.paper.core.experiment import Computed, FromRuns, NotRun, Unavailable
 from resnets.paper.core.find import canonical_name, experiment
+from resnets.paper.core.images import images_below
 from resnets.paper.core.outcome import Outcome, RowOutcome, SeedValue, filled
 from resnets.paper.core.verdict import judge
 from resnets.recipes.find import recipe
@@ -21,10 +22,13 @@ from resnets.specs.io import spec_hash
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Literal
 
     from resnets.artifacts.found_runs import FoundRun, FoundRuns
     from resnets.paper.core.experiment import Budget, Experiment, Picture, PlannedRun, Row
     from resnets.specs.run import Machine, TrainSpec
+
+    Precision = Literal["fp32", "bf16", "fp16"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,6 +47,8 @@ class Settings:
     """Where CIFAR is, or is downloaded to."""
     machine: Machine | None = None
     """Device, threads and other facts that do not change a result."""
+    precision: Precision | None = None
+    """Arithmetic of the runs that are trained; None is the recipe's. A finished run of any precision is read."""
     command: str = "resnets reproduce"
     """What to type to go on after an interruption."""
     quiet: bool = False
@@ -65,7 +71,7 @@ def reproduce(name: str, settings: Settings) -> Outcome:
 def fill(name: str, planned: Experiment, settings: Settings) -> Outcome:
     """Return the outcome of an experiment; see `reproduce`."""
     started = time.perf_counter()
-    with listen():
+    with listen(), images_below(settings.data_root):
         workshop = _Workshop(settings)
         rows = tuple(_fill_row(row, workshop) for row in planned.rows_at(settings.budget))
         pictures, notes = _draw(planned, workshop)
@@ -115,9 +121,12 @@ class _Workshop:
         from resnets import api
 
         settings = self.settings
+        if settings.precision is not None:
+            spec = dataclasses.replace(spec, precision=settings.precision)
         if isinstance(spec.dataset, ImageFolder):
             return "needs ImageNet, which you supply: train its recipe with `resnets train` and give the run's folder"
-        directory = self.found.started(spec) or settings.run_root / directory_name(spec)
+        started = self.found.started(spec)
+        directory = started or settings.run_root / directory_name(spec)
         settings.say(f"{spec.recipe}, seed {spec.seed}, {spec.steps:,} iterations: {directory}")
         try:
             api.train(
@@ -132,6 +141,11 @@ class _Workshop:
             if settings.data_root is not None:
                 raise
             return f"the data are not here: {str(error).splitlines()[0]}"
+        except RunError as error:
+            if started is None:
+                raise
+            # Most often another process trains there; the other rows need not wait for it.
+            return str(error).splitlines()[0]
         except TrainingError as error:
             return f"training ended: {str(error).splitlines()[0]}"
         self.trained += 1
@@ -241,7 +255,10 @@ def _draw(planned: Experiment, workshop: _Workshop) -> tuple[tuple[Path, ...], l
         missing = [plan.name for plan in picture.runs if plan.name not in runs]
         if missing:
             notes.append(f"{picture.name} is drawn without {', '.join(missing)}: not trained yet.")
-        drawn.append(_draw_picture(picture, runs, workshop.settings))
+        try:
+            drawn.append(_draw_picture(picture, runs, workshop.settings))
+        except Unavailable as missing_part:
+            notes.append(f"{picture.name} is not drawn: {missing_part}.")
     return tuple(drawn), notes
 
 

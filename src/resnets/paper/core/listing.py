@@ -24,7 +24,9 @@ class Count:
 
     rows: int = 0
     possible: int = 0
-    """Rows that this package can fill: computed, or from runs."""
+    """Rows that can be filled and leave a trace: computed at once, or from runs."""
+    on_call: int = 0
+    """Rows that take too long to compute for a list."""
     filled: int = 0
     """Those that are computed, or whose runs are finished."""
     failed: int = 0
@@ -47,16 +49,18 @@ class State:
         largest = next((self.counts[budget] for budget in reversed(BUDGETS) if self.counts[budget].rows), Count())
         if any(count.failed for count in self.counts.values()):
             return "!"
-        if largest.possible and largest.filled == largest.possible:
+        if largest.possible and largest.filled == largest.possible and not largest.on_call:
             return "x"
         return "/" if any(count.filled for count in self.counts.values()) else " "
 
     def cell(self, budget: Budget) -> str:
-        """Return `done/rows` of a budget, a dash where nothing can be run here, blank without rows."""
+        """Return `done/rows` of a budget, a dash where nothing can be run yet, blank without rows."""
         count = self.counts[budget]
         if not count.rows:
             return ""
-        return f"{count.filled}/{count.possible}" if count.possible else "-"
+        if not count.possible:
+            return "on call" if count.on_call else "-"
+        return f"{count.filled}/{count.possible}"
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values."""
@@ -87,10 +91,15 @@ def _count(rows: list[Row], found: FoundRuns) -> Count:
     judged = [_filled(row, found) for row in rows]
     return Count(
         rows=len(rows),
-        possible=sum(isinstance(row.ours, Computed | FromRuns) for row in rows),
+        possible=sum(isinstance(row.ours, Computed | FromRuns) and not _is_slow(row) for row in rows),
+        on_call=sum(map(_is_slow, rows)),
         filled=sum(verdict is not None for verdict in judged),
         failed=sum(verdict == "FAIL" for verdict in judged),
     )
+
+
+def _is_slow(row: Row) -> bool:
+    return isinstance(row.ours, Computed) and row.ours.slow
 
 
 def _filled(row: Row, found: FoundRuns) -> str | None:

@@ -28,8 +28,9 @@ def outcome_text(outcome: Outcome, width: int) -> str:
     rows = _shown(outcome)
     lines = [experiment.title, *_wrapped(experiment.claim, width), ""]
     lines += _table(rows, width)
-    lines += _section("seed by seed", _seeds(rows), width)
-    lines += _section("runs", _runs(outcome.runs()), width)
+    lines += _seeds(rows, width)
+    if runs := list(_runs(outcome.runs(), width)):
+        lines += ["", "runs", *runs]
     lines += _section("how it is judged", _rules(rows), width)
     lines += _section("not run", _reasons(rows), width)
     lines += _section("notes", [*experiment.notes, *outcome.notes], width)
@@ -121,14 +122,23 @@ def _paper_number(row: Row) -> str:
     return f"{row.paper:,.15g}"
 
 
-def _runs(named: Sequence[tuple[str, FoundRun]]) -> Iterator[str]:
+def _runs(named: Sequence[tuple[str, FoundRun]], width: int) -> Iterator[str]:
+    """Yield what some runs have in common, then a line a run with its seed, its time and its folder."""
+    groups: dict[str, list[tuple[str, FoundRun]]] = {}
     for name, run in named:
         spec = run.spec
-        share = "" if spec.steps == spec.full_steps else f" (shortened from {spec.full_steps:,})"
-        yield (
-            f"{name}, seed {spec.seed}: {spec.steps:,} iterations of {spec.global_batch}{share}, {spec.precision}, "
-            f"{data_text(run)}; {test_text(run)}; {run.device}; {duration(run.seconds)}; {run.path}"
+        share = "" if spec.steps == spec.full_steps else f" (of {spec.full_steps:,}: shortened)"
+        facts = (
+            f"{spec.steps:,} iterations{share} of {spec.global_batch} images, {spec.precision}, {data_text(run)}; "
+            f"{test_text(run)}; {run.device}"
         )
+        groups.setdefault(facts, []).append((name, run))
+    longest = max((len(name) for name, _ in named), default=0)
+    for facts, runs in groups.items():
+        yield from _hanging(facts, width)
+        for name, run in sorted(runs, key=lambda entry: (entry[0], entry[1].spec.seed)):
+            time = duration(run.seconds)
+            yield f"    {name:<{longest}}  seed {run.spec.seed}  {time:>10}  {run.path}"
 
 
 def duration(seconds: float | None) -> str:
@@ -145,15 +155,16 @@ def duration(seconds: float | None) -> str:
     return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def _seeds(rows: Sequence[RowOutcome]) -> Iterator[str]:
-    for outcome in rows:
-        if len(outcome.seeds) > 1:
-            seeds = [one.seed for one in outcome.seeds]
-            row = outcome.row
-            ours = ", ".join(number(one.value, row.decimals) for one in outcome.seeds)
-            run = seeds == list(range(seeds[0], seeds[-1] + 1)) and len(seeds) > 2
-            named = f"{seeds[0]} to {seeds[-1]}" if run else ", ".join(map(str, seeds))
-            yield f"{row.run} ({row.meaning}), seeds {named}: {ours}"
+def _seeds(rows: Sequence[RowOutcome], width: int) -> Iterator[str]:
+    """Yield the numbers of the single seeds, for the rows that have several."""
+    several = [outcome for outcome in rows if len(outcome.seeds) > 1]
+    for seeds, group in itertools.groupby(several, key=lambda outcome: [one.seed for one in outcome.seeds]):
+        yield from ("", f"seeds {', '.join(map(str, seeds))}")
+        for meaning, inner in itertools.groupby(group, key=lambda outcome: outcome.row.meaning):
+            yield from _hanging(meaning, width)
+            for outcome in inner:
+                values = "  ".join(number(one.value, outcome.row.decimals) for one in outcome.seeds)
+                yield from _hanging(f"{outcome.row.run}: {values}", width, indent=4)
 
 
 def _rules(rows: Sequence[RowOutcome]) -> Iterator[str]:
@@ -197,16 +208,19 @@ def _summary(outcome: Outcome) -> str:
 
 
 def _section(title: str, entries: Iterator[str] | Sequence[str] | map[str], width: int) -> list[str]:
-    lines = [line for entry in entries for line in textwrap.wrap(entry, width, **_HANGING)]
+    lines = [line for entry in entries for line in _hanging(entry, width)]
     return ["", title, *lines] if lines else []
 
 
-_HANGING = {
-    "initial_indent": "  ",
-    "subsequent_indent": "    ",
-    "break_long_words": False,
-    "break_on_hyphens": False,
-}
+def _hanging(text: str, width: int, indent: int = 2) -> list[str]:
+    return textwrap.wrap(
+        text,
+        width,
+        initial_indent=" " * indent,
+        subsequent_indent=" " * (indent + 2),
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def _wrapped(text: str, width: int) -> list[str]:
