@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import os
+import signal
 import statistics
 
 import pytest
@@ -13,6 +15,7 @@ from resnets.paper.core.render import outcome_text
 from resnets.paper.core.verdict import AtLeast, Report, Within
 from resnets.recipes.find import recipe
 from resnets.specs import io
+from resnets.specs.errors import InterruptedRunError
 from resnets.specs.run import shorten
 
 
@@ -233,3 +236,14 @@ def test_a_run_that_another_process_trains_leaves_its_row_empty(tmp_path, monkey
     assert row.ours is None
     assert row.reason.startswith("Another process is training in")
     assert str(begun) in row.reason
+
+
+def test_sigterm_between_two_runs_says_how_to_go_on(tmp_path):
+    def stop():
+        os.kill(os.getpid(), signal.SIGTERM)
+        return 0.0
+
+    planned = experiment_of(ours=Computed(value=stop))
+    with pytest.raises(InterruptedRunError, match=r"Go on with: resnets reproduce x$") as stopped:
+        fill("mine", planned, settings(tmp_path, command="resnets reproduce x"))
+    assert stopped.value.exit_code == 75

@@ -17,7 +17,7 @@ from resnets.paper.core.outcome import Outcome, RowOutcome, SeedValue, filled
 from resnets.paper.core.verdict import judge
 from resnets.recipes.find import recipe
 from resnets.specs.data import ImageFolder
-from resnets.specs.errors import DataError, RunError, SpecError, TrainingError
+from resnets.specs.errors import DataError, InterruptedRunError, RunError, SpecError, TrainingError
 from resnets.specs.io import spec_hash
 
 if TYPE_CHECKING:
@@ -71,10 +71,17 @@ def reproduce(name: str, settings: Settings) -> Outcome:
 def fill(name: str, planned: Experiment, settings: Settings) -> Outcome:
     """Return the outcome of an experiment; see `reproduce`."""
     started = time.perf_counter()
-    with listen(), images_below(settings.data_root):
-        workshop = _Workshop(settings)
-        rows = tuple(_fill_row(row, workshop) for row in planned.rows_at(settings.budget))
-        pictures, notes = _draw(planned, workshop)
+    workshop = _Workshop(settings)
+    try:
+        with listen(), images_below(settings.data_root):
+            rows = tuple(_fill_row(row, workshop) for row in planned.rows_at(settings.budget))
+            pictures, notes = _draw(planned, workshop)
+    except InterruptedRunError as interruption:
+        if settings.command in str(interruption):
+            raise
+        # Between two runs there is nothing to save, but much that is done.
+        message = f"Stopped; finished runs are kept. Go on with: {settings.command}"
+        raise InterruptedRunError(message, interruption.exit_code) from interruption
     return Outcome(
         name=name,
         experiment=planned,
@@ -250,6 +257,9 @@ def _draw(planned: Experiment, workshop: _Workshop) -> tuple[tuple[Path, ...], l
             continue
         runs = {plan.name: run for plan in picture.runs if (run := _first_seed(plan, workshop)) is not None}
         if not runs:
+            # Where something smaller was asked for, the paper's own figure is not missed.
+            if picture.budget == "full" and workshop.settings.budget in ("cpu", "gpu"):
+                continue
             notes.append(f"{picture.name} is not drawn: none of its runs is there.")
             continue
         missing = [plan.name for plan in picture.runs if plan.name not in runs]
