@@ -35,8 +35,11 @@ if TYPE_CHECKING:
     from resnets.artifacts.model_folder import StoredModel
     from resnets.data.splits import Split
 
-BATCH_SIZE = 128
-"""Images of the batches over which BatchNorm's statistics are averaged, as in training."""
+_LEAST_BATCH = 128
+_PIXELS_A_BATCH = 2**20
+"""Over so many pixels BatchNorm's statistics are taken at once: 1,024 images of CIFAR. The averages of small batches
+are not the statistics of all images: each layer sees what the one before makes of its own batch, and in a deep net the
+differences add up."""
 
 CLOSED_FORM_TOLERANCE = 3.0
 """Percent by which a response may differ from the closed form."""
@@ -165,20 +168,21 @@ def responses_on(
         raise UserError(f"images is {images}; responses need 2 or more.")
     device = torch.device(device)
     model = copy.deepcopy(stored.model).to(device).eval()
+    batch_size = max(_LEAST_BATCH, _PIXELS_A_BATCH // stored.preprocessor.spec.crop_px**2)
 
     def batches() -> Iterator[Tensor]:
         count = len(split) if images is None else min(images, len(split))
         every = evaluation_batches(
             split,
             stored.preprocessor,
-            batch_size=BATCH_SIZE,
+            batch_size=batch_size,
             device=device,
             channels_last=False,
             workers=workers,
         )
-        for batch in itertools.islice(every, math.ceil(count / BATCH_SIZE)):
+        for batch in itertools.islice(every, math.ceil(count / batch_size)):
             yield batch.images[: max(0, count)]
-            count -= BATCH_SIZE
+            count -= batch_size
 
     if recalibrate:
         recalibrate_batch_norm(model, batches(), "fp32", Distributed(device=device))

@@ -63,7 +63,7 @@ def draw_layer_values(
         lower.set_xlabel("layer", color=_INK)
         most = max(len(net.values) for net in nets)
         lower.set_xlim(0, most + 1)
-        lower.set_ylim(0, 1.06 * max(max(net.values) for net in nets))
+        lower.set_ylim(0, 1.12 * max(max(net.values) for net in nets))
         _draw_key(upper, nets)
         figure.suptitle(title, x=0.01, ha="left", fontsize=11, color=_INK)
         figure.savefig(path, dpi=160, metadata={"Date": None} if path.suffix == ".svg" else None)

@@ -110,7 +110,8 @@ class Picture:
     budget: Budget
     """As for a row."""
     draw: Callable[[Mapping[str, FoundRun], Path, str], Any] | None = None
-    """Takes finished runs by the name of their net, the file to write and the title. None draws error curves."""
+    """Takes finished runs by the name of their net, the file to write and the title; may raise `Unavailable`. None draws
+    error curves."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,0 +1,205 @@
+"""Figure 4: training and validation error on ImageNet of plain and residual nets of 18 and 34 layers (Sec. 4.1)."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+from resnets.paper.core.cifar import training_difference
+from resnets.paper.core.experiment import Experiment, FromRuns, Picture, PlannedRun, Row, Unavailable
+from resnets.paper.core.imagenet import COST, on_imagenet
+from resnets.paper.core.verdict import AtLeast, AtMost, Report
+from resnets.recipes.find import recipe
+from resnets.specs.data import ImageFolder, ScaleCrop
+from resnets.specs.optim import StepDecay
+from resnets.specs.run import shorten
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from resnets.artifacts.found_runs import FoundRun
+    from resnets.paper.core.experiment import Budget
+    from resnets.paper.core.verdict import Rule
+    from resnets.specs.run import TrainSpec
+
+RECIPES = {"plain-18": "plain18", "plain-34": "plain34", "ResNet-18": "resnet18_a", "ResNet-34": "resnet34_a"}
+FULL = {net: on_imagenet(net, name) for net, name in RECIPES.items()}
+
+SMALL_STEPS = 800
+SMALL_CLASSES = 20
+SMALL_SETTING = (
+    f"{SMALL_CLASSES} classes at 40 x 40 pixels, {SMALL_STEPS} iterations of 64, learning rate 0.05 divided by 10 at one "
+    "and at two thirds; whatever is counted in pixels scaled by 40/224"
+)
+
+
+def small(name: str) -> TrainSpec:
+    """Return the ImageNet run `name` in the size of `results/tiny-imagenet-20`; see `SMALL_SETTING`."""
+    spec = recipe(f"imagenet.{name}")
+    assert isinstance(spec.dataset, ImageFolder)
+    assert isinstance(spec.augment, ScaleCrop)
+    spec = dataclasses.replace(
+        spec,
+        model=dataclasses.replace(spec.model, num_classes=SMALL_CLASSES),
+        dataset=dataclasses.replace(spec.dataset, image_px=40, resize_px=46),
+        augment=dataclasses.replace(spec.augment, min_resize_px=46, max_resize_px=86),
+        optimizer=dataclasses.replace(spec.optimizer, base_lr=0.05),
+        schedule=StepDecay(milestones_steps=(200_000, 400_000), factor=0.1),
+        evaluate_every_steps=50_000,
+        global_batch=64,
+    )
+    return shorten(spec, SMALL_STEPS)
+
+
+SMALL = {net: PlannedRun(name=net, spec=small(name)) for net, name in RECIPES.items()}
+
+
+def validation_error(run: FoundRun) -> float:
+    """Return the error of the final weights on the validation images, centre crop, in percent.
+
+    Raises:
+        Unavailable: they were evaluated on another split.
+    """
+    final = run.final
+    if final is None or final.get("split") != "validation":
+        raise Unavailable(f"{run.path} has no validation error of its final weights")
+    return float(final["top1_error"])
+
+
+def validation_difference(first: FoundRun, second: FoundRun) -> float:
+    """Return the validation error of the first run minus that of the second, in points."""
+    return validation_error(first) - validation_error(second)
+
+
+def share_above(first: FoundRun, second: FoundRun) -> float:
+    """Return in which share of the run, in percent, the training error of the first is above that of the second.
+
+    Both are averaged over the iterations between two evaluations; the first interval is left out.
+    """
+    every = first.spec.evaluate_every_steps
+    last = min(int(run.log("train")[-1]["step"]) for run in (first, second))
+    ends = range(2 * every, last + 1, every)
+    above = [
+        first.training_mean_at("top1_error", every, end) > second.training_mean_at("top1_error", every, end)
+        for end in ends
+    ]
+    if not above:
+        raise Unavailable("the runs are shorter than two evaluations")
+    return 100 * sum(above) / len(above)
+
+
+def early_difference(first: FoundRun, second: FoundRun) -> float:
+    """Return the mean validation error of the first run minus that of the second before the learning rate first falls.
+
+    The lower one learns faster.
+    """
+    lines = [run.log("validation") for run in (first, second)]
+    fall = min(_first_fall(run) for run in (first, second))
+    early = [[line["top1_error"] for line in log if line["step"] < fall] for log in lines]
+    count = min(map(len, early))
+    if not count:
+        raise Unavailable("there is no evaluation before the learning rate falls")
+    return sum(one - other for one, other in zip(early[0][:count], early[1][:count], strict=True)) / count
+
+
+def _first_fall(run: FoundRun) -> int:
+    lines = run.log("train")
+    return next((int(line["step"]) for line in lines if line.get("lr", 0) < lines[0]["lr"]), int(lines[-1]["step"]) + 1)
+
+
+def _row(
+    plans: Mapping[str, PlannedRun],
+    first: str,
+    second: str,
+    meaning: str,
+    read: Callable[[FoundRun, FoundRun], float],
+    rule: Rule,
+    budget: Budget,
+) -> Row:
+    return Row(
+        run=f"{first} - {second}" if "points" in meaning else f"{first} above {second}",
+        meaning=meaning,
+        ours=FromRuns(runs=(plans[first], plans[second]), read=read),
+        rule=rule,
+        source="Fig. 4",
+        budget=budget,
+    )
+
+
+def _errors(plans: Mapping[str, PlannedRun], budget: Budget, why: str) -> list[Row]:
+    return [
+        Row(
+            run=net,
+            meaning="validation error at the end, centre crop, %",
+            ours=FromRuns(runs=(plan,), read=validation_error),
+            rule=Report(why=why),
+            source="Fig. 4",
+            budget=budget,
+        )
+        for net, plan in plans.items()
+    ]
+
+
+def _pictures(plans: Mapping[str, PlannedRun], suffix: str, budget: Budget, data: str) -> list[Picture]:
+    return [
+        Picture(
+            name=f"figure4-{name}{suffix}",
+            title=f"Fig. 4, {side}. {kind} nets on {data}",
+            runs=tuple(plans[net] for net in nets),
+            budget=budget,
+        )
+        for name, side, kind, nets in (
+            ("plain", "left", "Plain", ("plain-18", "plain-34")),
+            ("residual", "right", "Residual", ("ResNet-18", "ResNet-34")),
+        )
+    ]
+
+
+_VALIDATION = "validation error, points"
+_TRAINING = "training error at the end, points"
+_THROUGHOUT = "training error, % of the run"
+_EARLY = "validation error before the learning rate falls, points"
+_DEGRADES = AtLeast(limit=0, why="degradation: the deeper plain net is worse, in training too")
+_GAINS = AtMost(limit=0, why="with shortcuts the deeper net is better")
+_FASTER = AtMost(limit=0, why="18 layers end on par with and without shortcuts, but with them learn faster")
+_TOO_SHORT = Report(why="deeper nets start more slowly; the gain does not show in so few iterations")
+
+EXPERIMENT = Experiment(
+    title="Figure 4. Plain and residual nets of 18 and 34 layers on ImageNet",
+    claim=(
+        "The plain net of 34 layers has the higher training error throughout; with shortcuts it has the lower one, in "
+        "validation too. No parameters are added."
+    ),
+    rows=(
+        _row(
+            FULL,
+            "plain-34",
+            "plain-18",
+            _THROUGHOUT,
+            share_above,
+            AtLeast(limit=95, why="throughout the whole training procedure; 5 % for the noise at the drops"),
+            "full",
+        ),
+        _row(FULL, "plain-34", "plain-18", _VALIDATION, validation_difference, _DEGRADES, "full"),
+        _row(FULL, "ResNet-34", "ResNet-18", _TRAINING, training_difference, _GAINS, "full"),
+        _row(FULL, "ResNet-34", "ResNet-18", _VALIDATION, validation_difference, _GAINS, "full"),
+        _row(FULL, "ResNet-18", "plain-18", _EARLY, early_difference, _FASTER, "full"),
+        *_errors(FULL, "full", "the paper draws the curve; Table 2 has the errors of ten crops"),
+        _row(SMALL, "plain-34", "plain-18", _TRAINING, training_difference, _DEGRADES, "cpu"),
+        _row(SMALL, "plain-34", "plain-18", _VALIDATION, validation_difference, _DEGRADES, "cpu"),
+        _row(SMALL, "ResNet-18", "plain-18", _EARLY, early_difference, _FASTER, "cpu"),
+        _row(SMALL, "ResNet-34", "plain-34", _VALIDATION, validation_difference, _GAINS, "cpu"),
+        _row(SMALL, "ResNet-34", "ResNet-18", _VALIDATION, validation_difference, _TOO_SHORT, "cpu"),
+        *_errors(SMALL, "cpu", "in small, no numbers of the paper"),
+    ),
+    pictures=(
+        *_pictures(FULL, "", "full", "ImageNet"),
+        *_pictures(SMALL, "-small", "cpu", f"{SMALL_CLASSES} classes of ImageNet, in small"),
+    ),
+    cost={"cpu": "runs of results/tiny-imagenet-20, an hour on two cores with its images", "full": COST},
+    notes=(
+        "To fill the rows: `resnets train imagenet.plain18 --data IMAGENET`, and plain34, resnet18_a, resnet34_a. Training "
+        "errors are of augmented batches, validation errors of the centre crop.",
+        f"Budget cpu: {SMALL_SETTING}.",
+    ),
+)

@@ -1,0 +1,90 @@
+"""Figure 4: what is read off the logs of its runs, and the runs in small that lie in `results`."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from resnets.artifacts.found_runs import FoundRun, find_runs
+from resnets.paper import figure4
+from resnets.paper.core.execute import Settings, fill
+from resnets.paper.core.experiment import Unavailable
+from resnets.specs.io import spec_hash
+
+RESULTS = Path(__file__).resolve().parents[2] / "results" / "tiny-imagenet-20"
+
+
+def run_of(training, validation=(), *, every=10, lr=(0.1,), final=None):
+    """Return a run with a training error each step, validation errors each `every` steps, and learning rates."""
+    spec = dataclasses.replace(figure4.FULL["plain-18"].spec, evaluate_every_steps=every, steps=len(training))
+    lines = [
+        {"step": step, "split": "train", "top1_error": error, "lr": lr[min((step - 1) * len(lr) // len(training), len(lr) - 1)]}
+        for step, error in enumerate(training, 1)
+    ]  # fmt: skip
+    lines += [
+        {"step": every * number, "split": "validation", "top1_error": error}
+        for number, error in enumerate(validation, 1)
+    ]
+    if final is not None:
+        lines.append({"step": len(training), "split": "validation", "final": True, "top1_error": final})
+    return FoundRun(path=Path("run"), spec=spec, lines=tuple(lines))
+
+
+def test_the_share_of_a_run_counts_intervals_after_the_first():
+    above = run_of([50.0] * 40)
+    assert figure4.share_above(above, run_of([40.0] * 40)) == 100
+    assert figure4.share_above(run_of([40.0] * 40), above) == 0
+    assert figure4.share_above(above, run_of([60.0] * 10 + [40.0] * 20 + [60.0] * 10)) == pytest.approx(200 / 3)
+    # Runs that end by a rule may differ in length.
+    assert figure4.share_above(above, run_of([40.0] * 30)) == 100
+    with pytest.raises(Unavailable):
+        figure4.share_above(run_of([1.0] * 10), run_of([1.0] * 10))
+
+
+def test_the_early_difference_is_that_of_evaluations_before_the_learning_rate_falls():
+    first = run_of([1.0] * 40, [60.0, 50.0, 10.0, 10.0], lr=(0.1, 0.01))
+    second = run_of([1.0] * 40, [64.0, 58.0, 90.0, 90.0], lr=(0.1, 0.1, 0.1, 0.01))
+    # The rate of the first falls after step 20, so two evaluations count where the second is as far.
+    assert figure4.early_difference(first, second) == pytest.approx(((60 - 64) + (50 - 58)) / 2)
+    with pytest.raises(Unavailable):
+        figure4.early_difference(first, run_of([1.0] * 40))
+
+
+def test_the_error_is_that_of_the_final_weights_on_validation():
+    assert figure4.validation_error(run_of([1.0] * 10, final=27.0)) == 27
+    with pytest.raises(Unavailable):
+        figure4.validation_error(run_of([1.0] * 10))
+
+
+@pytest.mark.parametrize("net", figure4.SMALL)
+def test_the_runs_in_results_are_the_small_ones(net):
+    found = find_runs([RESULTS]).finished(figure4.SMALL[net].spec)
+    assert found is not None
+    assert spec_hash(found.spec) == spec_hash(figure4.SMALL[net].spec)
+
+
+def test_the_figure_in_small_is_filled_from_results(tmp_path):
+    outcome = fill("figure4", figure4.EXPERIMENT, Settings(run_root=tmp_path, roots=(RESULTS,), budget="cpu"))
+    document = json.loads(json.dumps(outcome.to_json(), allow_nan=False))
+    cells = {(row["run"], row["meaning"]): row for row in document["rows"] if row["budget"] == "cpu"}
+    assert all(row["ours"] is not None for row in cells.values())
+    # As results/tiny-imagenet-20/README.md has them.
+    errors = {run: row["ours"] for (run, meaning), row in cells.items() if "centre crop" in meaning}
+    assert errors == pytest.approx({"plain-18": 80.6, "plain-34": 85.0, "ResNet-18": 68.1, "ResNet-34": 79.7})
+    judged = {key: row["verdict"] for key, row in cells.items() if row["verdict"] != "REPORT"}
+    assert set(judged.values()) == {"PASS"}
+    assert cells["plain-34 - plain-18", "validation error, points"]["ours"] == pytest.approx(4.4)
+    assert {Path(path).name for path in document["pictures"]} == {
+        "figure4-plain-small.png",
+        "figure4-residual-small.png",
+    }
+
+
+def test_full_runs_are_those_of_table_2_and_stay_empty_without_imagenet(tmp_path):
+    outcome = fill("figure4", figure4.EXPERIMENT, Settings(run_root=tmp_path, roots=()))
+    full = [row for row in outcome.rows if row.row.budget == "full"]
+    assert {plan.spec.recipe for row in full for plan in row.row.ours.runs} == {
+        "imagenet.plain18", "imagenet.plain34", "imagenet.resnet18_a", "imagenet.resnet34_a",
+    }  # fmt: skip
+    assert all(row.ours is None and "ImageNet" in row.reason for row in full)
