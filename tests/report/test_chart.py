@@ -21,6 +21,13 @@ def test_ticks_are_evenly_spaced_inside_and_not_too_many(low, width, most):
     assert all(math.isclose(gap, gaps[0], rel_tol=1e-6, abs_tol=1e-9) for gap in gaps)
 
 
+@given(st.integers(0, 100), st.integers(1, 10_000), st.integers(3, 9))
+def test_ticks_between_whole_numbers_can_be_whole(low, width, most):
+    ticks = nice_ticks(float(low), float(low + width), most, whole=True)
+    assert 1 <= len(ticks) <= most
+    assert all(tick == round(tick) and low <= tick <= low + width for tick in ticks)
+
+
 @given(st.floats(0, 1e6), st.floats(1, 1e6))
 def test_the_space_between_ticks_is_one_two_two_and_a_half_or_five_times_a_power_of_ten(low, width):
     ticks = nice_ticks(low, low + width)

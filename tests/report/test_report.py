@@ -7,6 +7,7 @@ import itertools
 import json
 import re
 import shutil
+import statistics
 from pathlib import Path
 
 import numpy as np
@@ -199,6 +200,17 @@ def test_a_comparison_names_the_fields_that_differ_and_the_differences_of_the_er
     assert rows[1][6] == f"{gap:+.2f}".replace("-", "\N{MINUS SIGN}").replace("+0.00", "0.00")
 
 
+def test_of_seeds_mean_and_spread_are_told(written, lines, tmp_path, page):
+    runs = []
+    for seed, error in enumerate((40.0, 41.0, 45.0)):
+        entries = [*lines[:2], *({**entry, "top1_error": error} for entry in lines[2:])]
+        runs.append(written(f"seed{seed}", entries, seed=seed))
+    report = write_report(runs, out=tmp_path / "seeds.html")
+    text = page(report.path.read_text()).text.replace("\N{NO-BREAK SPACE}", " ")
+    assert "differ in the seed alone: validation error 42.00 % on average, 40.00 to 45.00 %, standard deviation" in text
+    assert f"standard deviation {statistics.stdev((40.0, 41.0, 45.0)):.2f} points" in text
+
+
 def test_images_right_and_wrong_of_two_runs_add_up(double):
     examinations = [part.examination for part in double.parts]
     ((both, first, second, neither),) = overlap(examinations)
@@ -221,7 +233,7 @@ def test_an_unfinished_run_says_so(written, lines, page):
     report = write_report([written(lines=lines[:2])])
     text = page(report.path.read_text()).text
     assert "The run is not finished: these are its numbers so far." in text
-    assert "Not finished: 20 steps" in text
+    assert "Not finished: 20 of 4,000 steps of 64 images (2.0 epochs)." in text
 
 
 def test_an_interrupted_run_is_tested_with_its_checkpoint(trained, tmp_path, page):

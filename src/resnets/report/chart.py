@@ -20,8 +20,16 @@ if TYPE_CHECKING:
 
 _UNITS = 1000
 """Side of the square in which lines are drawn before it is stretched."""
+_RAISED = str.maketrans(
+    "-0123456789",
+    "\N{SUPERSCRIPT MINUS}\N{SUPERSCRIPT ZERO}\N{SUPERSCRIPT ONE}\N{SUPERSCRIPT TWO}\N{SUPERSCRIPT THREE}"
+    "\N{SUPERSCRIPT FOUR}\N{SUPERSCRIPT FIVE}\N{SUPERSCRIPT SIX}\N{SUPERSCRIPT SEVEN}\N{SUPERSCRIPT EIGHT}"
+    "\N{SUPERSCRIPT NINE}",
+)
 _MOST_POINTS = 1500
 """Points of a line; a phone's screen is not wider."""
+_EARLY_END = 0.93
+"""A line that ends before this share of the width has its label there, not beside the plot."""
 _LABEL_GAP = 0.06
 """Least distance of two labels beside the plot, as a share of its height."""
 
@@ -107,12 +115,18 @@ def draw(chart: Chart) -> Markup:
     return opening.format(chart.identifier, Markup("").join(parts), wide)
 
 
-def nice_ticks(low: float, high: float, most: int = 6) -> list[float]:
+def nice_ticks(low: float, high: float, most: int = 6, *, whole: bool = False) -> list[float]:
     """Return at most `most` round values, evenly spaced, between two values, these included.
 
-    >>> nice_ticks(0, 20)
+    Args:
+        low: where the values begin.
+        high: where they end.
+        most: at least 3.
+        whole: take whole numbers only.
+
+    >>> nice_ticks(0.0, 20.0)
     [0.0, 5.0, 10.0, 15.0, 20.0]
-    >>> nice_ticks(0, 6400, most=5)
+    >>> nice_ticks(0.0, 6400.0, most=5)
     [0.0, 2000.0, 4000.0, 6000.0]
     """
     if not high > low:
@@ -120,17 +134,19 @@ def nice_ticks(low: float, high: float, most: int = 6) -> list[float]:
     magnitude = 10.0 ** math.floor(math.log10((high - low) / most))
     for factor in (1, 2, 2.5, 5, 10, 20, 25, 50):
         step = factor * magnitude
+        if whole and step % 1:
+            continue
         first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
         if last - first + 1 <= most:
             return [index * step for index in range(first, last + 1)]
     return [low, high]
 
 
-def linear_axis(title: str, low: float, high: float, *, most: int = 6, decimals: int | None = None) -> Axis:
-    """Return an axis with round values; `decimals` of None shows as many as they need."""
+def linear_axis(title: str, low: float, high: float, *, most: int = 6, whole: bool = False) -> Axis:
+    """Return an axis with at most `most` round values, or round whole numbers."""
     if not high > low:
         high = low + 1
-    ticks = tuple((value, _tick(value, decimals)) for value in nice_ticks(low, high, most))
+    ticks = tuple((value, _tick(value)) for value in nice_ticks(low, high, most, whole=whole))
     return Axis(title=title, low=low, high=high, ticks=ticks)
 
 
@@ -141,14 +157,18 @@ def decades_axis(title: str, values: Sequence[float]) -> Axis:
     first, last = math.floor(math.log10(bottom) + 1e-9), math.ceil(math.log10(top) - 1e-9)
     if last == first:
         first -= 1
-    ticks = tuple((10.0**power, f"{10.0**power:g}") for power in range(first, last + 1))
+    ticks = tuple((10.0**power, _power(power)) for power in range(first, last + 1))
     # Room above and below, so that no line runs along the frame.
     return Axis(title=title, low=10.0**first / 1.6, high=10.0**last * 1.6, ticks=ticks, logarithmic=True)
 
 
-def _tick(value: float, decimals: int | None) -> str:
-    text = f"{value:,.{decimals}f}" if decimals is not None else f"{value:,.10g}"
-    return text.replace("-", MINUS)
+def _tick(value: float) -> str:
+    return f"{value:,.10g}".replace("-", MINUS)
+
+
+def _power(power: int) -> str:
+    """Return a power of ten as a number, or where that has many zeros with its exponent."""
+    return f"{10.0**power:g}" if abs(power) <= 4 else f"10{str(power).translate(_RAISED)}"
 
 
 def _grid(chart: Chart) -> list[Markup]:
@@ -204,8 +224,10 @@ def _ends(chart: Chart) -> list[Markup]:
         if 0 <= chart.y.share(float(line.y[-1])) <= 1:
             dot = Markup('<circle class="c{}" cx="{}" cy="{}" r="3.5"/>')
             parts.append(dot.format(color, _percent(chart.x.share(float(line.x[-1]))), _percent(1 - height)))
-        text = Markup('<text class="end c{}" x="100%" y="{}" dx="9" dy="0.32em">{}</text>')
-        parts.append(text.format(color, _percent(1 - moved), line.end))
+        end = chart.x.share(float(line.x[-1]))
+        text = Markup('<text class="end c{}" x="{}" y="{}" dx="9" dy="0.32em">{}</text>')
+        at = _percent(end if end < _EARLY_END else 1.0)
+        parts.append(text.format(color, at, _percent(1 - moved), line.end))
     return parts
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 from typing import TYPE_CHECKING, Any
 
 from resnets.report.figure import Table
@@ -55,10 +56,16 @@ def results_table(runs: Sequence[RunRecord]) -> Table:
 
 
 def verdict(runs: Sequence[RunRecord]) -> str:
-    """Return a sentence on which run has the lowest error, and by how much."""
+    """Return a sentence on which run has the lowest error, and by how much; of several seeds, on mean and spread."""
     ends = [(end, run) for run in runs if (end := error_of(run)) is not None]
     if len({end.split for end, _ in ends}) != 1 or len(ends) < 2:
         return "The runs were not tested on the same split, so their errors do not compare."
+    if len(ends) == len(runs) and _differing(runs) == ["seed"]:
+        errors = [end.top1_error for end, _ in ends]
+        return (
+            f"The runs differ in the seed alone: {ends[0][0].split} error {statistics.fmean(errors):.2f} % on average, "
+            f"{min(errors):.2f} to {max(errors):.2f} %, standard deviation {statistics.stdev(errors):.2f} points."
+        )
     (best, run), (second, runner_up), *_ = sorted(ends, key=lambda pair: pair[0].top1_error)
     gap = second.top1_error - best.top1_error
     if gap == 0:
@@ -72,11 +79,17 @@ def verdict(runs: Sequence[RunRecord]) -> str:
 def differences_table(runs: Sequence[RunRecord]) -> Table | None:
     """Return the fields of the specs in which a run differs from the first, a column a run; None where none does."""
     specs = [io.to_json(run.spec) for run in runs]
-    paths = {line.partition(": ")[0]: None for spec in specs[1:] for line in io.differences(specs[0], spec)}
+    paths = _differing(runs)
     rows = tuple((printable(path, 80), *(_shown(spec, path) for spec in specs)) for path in paths)
     headers = ("field", *(run.name for run in runs))
     columns = frozenset(range(len(headers)))
     return Table(caption="Fields that differ", headers=headers, rows=rows, text_columns=columns) if rows else None
+
+
+def _differing(runs: Sequence[RunRecord]) -> list[str]:
+    """Return the paths of the fields in which the spec of a run differs from that of the first."""
+    first, *others = [io.to_json(run.spec) for run in runs]
+    return list({line.partition(": ")[0]: None for other in others for line in io.differences(first, other)})
 
 
 def _shown(spec: Any, path: str) -> str:

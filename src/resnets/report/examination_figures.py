@@ -189,7 +189,7 @@ def confidence_figure(examination: Examination, prefix: str) -> Figure:
         description=f"Images by the probability of the predicted class, in {len(bins)} bins; {count(last.images)} of "
         f"{count(examination.calibration.images)} are above {last.lower:.1f} %.",
         x=linear_axis("probability of the prediction (%)", 0.0, 100.0),
-        y=linear_axis("images", 0.0, 1.05 * most, most=5),
+        y=linear_axis("images", 0.0, 1.05 * most, most=5, whole=True),
         bars=tuple(
             Bar(left=one.lower, right=one.upper, bottom=0.0, top=float(one.images), name="accuracy")
             for one in bins

@@ -72,7 +72,7 @@ def length(run: RunRecord) -> str:
     passes = f" ({epochs:.1f} epochs)" if epochs else ""
     sentence = f"{plural(done, 'step')} of {plural(spec.global_batch, 'image')}{passes}"
     if not run.finished:
-        sentence = f"Not finished: {sentence}, of {count(spec.steps)}"
+        sentence = f"Not finished: {count(done)} of {plural(spec.steps, 'step')} of {plural(spec.global_batch, 'image')}{passes}"
     elif done < spec.steps:
         sentence = f"Ended early: {sentence}, of at most {count(spec.steps)}"
     if run.is_shortened:

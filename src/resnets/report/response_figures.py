@@ -57,7 +57,7 @@ def _figure(
         identifier=identifier,
         title=title,
         description=f"Standard deviation of the responses of each 3x3 layer. {ranges}.",
-        x=linear_axis(axis, 1.0, float(max(most, 2)), most=6, decimals=0),
+        x=linear_axis(axis, 1.0, float(max(most, 2)), most=6, whole=True),
         y=linear_axis("standard deviation", 0.0, 1.05 * top if top > 0 else 1.0, most=5),
         lines=tuple(Line(x=range(1, len(one) + 1), y=one, color=color) for _, color, one in values),
     )

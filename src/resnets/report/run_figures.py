@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 SMOOTHING_POINTS = 5
 """Lines of the log that each training error of the curves is averaged over."""
+_MOST_ROWS = 200
+"""Rows of the numbers behind a figure; the log itself has all."""
 
 
 def error_figure(runs: Sequence[RunRecord]) -> Figure | None:
@@ -51,7 +54,8 @@ def error_figure(runs: Sequence[RunRecord]) -> Figure | None:
     key = [KeyEntry(kind="net", text=label, color=color) for label, color in color_of.items()]
     key += [KeyEntry(kind="bold", text=f"{' or '.join(tested)} error")] if tested else []
     key += [KeyEntry(kind="thin", text=f"training error, {_window(trained)}")] if trained else []
-    late = "" if chart.y.high >= 100 else " The scale leaves out the steep fall of the first steps."
+    leaves_out = any(error > chart.y.high for line in lines for error in line.y)
+    late = " The scale leaves out the steep fall of the first steps." if leaves_out else ""
     return Figure(
         identifier=chart.identifier,
         title=chart.title,
@@ -84,7 +88,7 @@ def _window(training: Curve) -> str:
 def _iterations(last: int, unit: int) -> Axis:
     if unit > 1:
         return linear_axis("iterations (\N{MULTIPLICATION SIGN}10\N{SUPERSCRIPT FOUR})", 0.0, last / unit, most=8)
-    return linear_axis("iterations", 0.0, float(last), most=5)
+    return linear_axis("iterations", 0.0, float(last), most=5, whole=True)
 
 
 def _error_table(runs: Sequence[RunRecord]) -> Table:
@@ -175,10 +179,13 @@ def _course(
             Line(x=[step / unit for step in steps], y=values, color=1, kind="steps" if kind == "steps" else "bold"),
         ),
     )
+    # Counted from the end, so that the last line is among them.
+    every = math.ceil(len(found) / _MOST_ROWS)
+    shown = found[(len(found) - 1) % every :: every]
     table = Table(
-        caption=title,
+        caption=title if every == 1 else f"{title}, one of {every} lines of the log",
         headers=("step", chart.y.title),
-        rows=tuple((count(step), written(value)) for step, value in found),
+        rows=tuple((count(step), written(value)) for step, value in shown),
     )
     return Figure(identifier=identifier, title=title, caption=caption, svg=draw(chart), table=table, size="small")
 

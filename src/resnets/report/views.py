@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resnets.report.comparison import (
@@ -295,7 +296,7 @@ def _tested_sentence(part: RunPart) -> str:
     result = tested.result
     skipped = f" {plural(len(tested.skipped), 'image')} could not be read." if tested.skipped else ""
     sentence = (
-        f"Tested again for this report on the {tested.split} split of {printable(tested.dataset, 80)}: "
+        f"Tested again for this report on the {tested.split} split of {printable(Path(tested.dataset).name, 80)}: "
         f"{percent(result.top1_error)} % error over {plural(result.images, 'image')}.{skipped}"
     )
     if logged is None or logged.split != tested.split:
