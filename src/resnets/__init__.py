@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from resnets.models.interop.foreign import Hints
     from resnets.specs.errors import ResnetsError, UserError
     from resnets.specs.run import Machine, shorten
+    from resnets.studies.compare import compare
 
 __version__ = "0.1.0"
 
@@ -25,6 +26,7 @@ _HOMES = {
     "TrainedRun": "resnets.api",
     "UserError": "resnets.specs.errors",
     "build": "resnets.api",
+    "compare": "resnets.studies.compare",
     "convert": "resnets.api",
     "evaluate": "resnets.api",
     "load": "resnets.api",
@@ -43,6 +45,7 @@ __all__ = [
     "UserError",
     "__version__",
     "build",
+    "compare",
     "convert",
     "evaluate",
     "load",

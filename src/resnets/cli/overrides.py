@@ -50,6 +50,11 @@ def override(spec: TrainSpec, arguments: list[str]) -> TrainSpec:
         raise UserError(_plain(output.getvalue() + errors.getvalue(), arguments)) from None
 
 
+def is_choice(argument: str, spec: TrainSpec) -> bool:
+    """Return whether `argument` chooses the kind of a field of `spec`, as `schedule:cosine` does."""
+    return (argument, True) in _names(type(spec), spec)
+
+
 def _check_names(kind: type, spec: TrainSpec, arguments: list[str]) -> None:
     """Refuse names that no field or choice has, with the nearest that there is."""
     paths, choices = set[str](), set[str]()

@@ -1,0 +1,285 @@
+"""What a comparison says: errors seed by seed, their paired difference, what a net costs, and one plain sentence."""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from resnets.artifacts.model_folder import read_config, read_field
+from resnets.metrics.paired import PairedDifference, paired_difference, pairs_to_detect
+from resnets.report.curves import curves_of_log
+from resnets.report.run_log import number, read_run_log
+from resnets.specs import io
+from resnets.specs.errors import ModelError, RunError
+from resnets.specs.preprocess import Preprocess
+from resnets.studies.sentence import sentences
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from resnets.report.curves import Curve
+    from resnets.specs.model import ModelSpec
+    from resnets.specs.run import TrainSpec
+    from resnets.studies.model_cost import ModelCost
+    from resnets.tasks.classify.train import TrainedRun
+
+CONFIDENCE = 0.95
+POWER = 0.8
+METHOD = (
+    "Student's t interval of the mean of the paired differences, one pair a seed: mean -+ t(n - 1) * s / sqrt(n). It is "
+    "about seeds (weights, order and augmentation), on the same test images."
+)
+LAST_SHARE = 0.1
+"""Part of the run, at its end, that the training error is averaged over."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """One finished run."""
+
+    path: Path
+    top1_error: float
+    """Of the final weights, in percent."""
+    images: int
+    """Images that is over."""
+    split: str
+    """Split of these images."""
+    skipped: int
+    """Images of the split that could not be read."""
+    train_error: float | None
+    """Mean over the last tenth of the run, in percent, as it was logged: augmented images, weights in motion."""
+    images_per_second: float | None
+    """Median over the log."""
+    seconds: float | None
+    """Wall time of the run, with its evaluations; None where a part was not timed."""
+    fingerprint: str
+    """Digest of the images."""
+    curves: tuple[Curve, ...]
+    """Its errors over the run."""
+    model: ModelSpec
+    """The net, with the classes and channels of the data."""
+    side_px: int
+    """Side of the images that the net sees."""
+
+
+def read_outcome(trained: TrainedRun, *, label: str, seconds: float | None) -> Outcome:
+    """Return how a run ended.
+
+    Raises:
+        UserError: a file of the run is damaged.
+    """
+    config = trained.path / "model" / "config.json"
+    error, images = number(trained.metrics.get("top1_error")), number(trained.metrics.get("images"))
+    split, skipped = trained.metrics.get("split"), trained.metrics.get("skipped")
+    if error is None or not 0 <= error <= 100 or not images or not isinstance(split, str):
+        raise ModelError(f"{config} lacks or garbles the errors of the run. {_AGAIN.format(trained.path)}")
+    log = read_run_log(trained.path / "metrics.jsonl")
+    curves = tuple(curves_of_log(log, label))
+    if not curves:
+        raise RunError(f"{trained.path / 'metrics.jsonl'} holds no errors. {_AGAIN.format(trained.path)}")
+    last = [
+        point.top1_error
+        for point in log.training
+        if point.top1_error is not None and point.step > (1 - LAST_SHARE) * log.last_step
+    ]
+    rates = [point.images_per_second for point in log.training if point.images_per_second]
+    stored = read_config(config)
+    fingerprint = stored.get("dataset_fingerprint")
+    preprocess = read_field(stored, "preprocess", Preprocess, config)
+    return Outcome(
+        path=trained.path,
+        top1_error=error,
+        images=int(images),
+        split=split,
+        skipped=len(skipped) if isinstance(skipped, list) else 0,
+        train_error=statistics.fmean(last) if last else None,
+        images_per_second=statistics.median(rates) if rates else None,
+        seconds=seconds,
+        fingerprint=fingerprint if isinstance(fingerprint, str) else "",
+        curves=curves,
+        model=trained.spec.model,
+        side_px=preprocess.crop_px,
+    )
+
+
+_AGAIN = "Delete {} and give the same command: this run alone is trained again."
+
+
+def differing_fields(a: TrainSpec, b: TrainSpec) -> list[str]:
+    """Return one line a field in which two specs differ, label and seed left out: `path: A's -> B's`.
+
+    Specs of different classes are one field: they have no fields in common that would say more.
+    """
+    ours, theirs = (
+        {name: value for name, value in io.to_json(spec).items() if name not in ("recipe", "seed")} for spec in (a, b)
+    )
+    return io.differences(*_with_whole_kinds(ours, theirs))
+
+
+def _with_whole_kinds(ours: Any, theirs: Any) -> tuple[Any, Any]:
+    """Return two JSON values in which specs of different kinds are texts, such as `Cosine(final_share=0.1)`."""
+    if not (isinstance(ours, dict) and isinstance(theirs, dict)):
+        return ours, theirs
+    if ours.get("kind") != theirs.get("kind"):
+        return _as_text(ours, theirs), _as_text(theirs, ours)
+    pairs = {name: _with_whole_kinds(ours[name], theirs.get(name)) for name in ours}
+    return {name: pair[0] for name, pair in pairs.items()}, {name: pair[1] for name, pair in pairs.items()}
+
+
+def _as_text(spec: dict[str, Any], other: dict[str, Any]) -> str:
+    """Return the kind of a spec with the fields that the other has not, or has otherwise; dots where they are many."""
+    fields = ", ".join(f"{name}={value}" for name, value in spec.items() if value != other.get(name) and name != "kind")
+    return f"{spec.get('kind')}({fields if len(fields) <= _LONGEST_FIELDS else '...'})"
+
+
+_LONGEST_FIELDS = 60
+
+
+def warnings(differing: list[str]) -> list[str]:
+    """Return what to say of two specs before they are compared: nothing where they differ in one field."""
+    if not differing:
+        return ["Nothing differs between A and B: their runs are repetitions, and no difference means anything."]
+    if len(differing) > 1:
+        return [f"{len(differing)} fields differ: a difference in error cannot be put down to one of them."]
+    return []
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Comparison:
+    """Two recipes, the same seeds for both; "a" and "b" are the sides."""
+
+    folder: Path
+    """Holds a run directory for each side and seed."""
+    specs: dict[str, TrainSpec]
+    seeds: tuple[int, ...]
+    outcomes: dict[str, tuple[Outcome, ...]]
+    """Of each side, in the order of the seeds."""
+    costs: dict[str, ModelCost]
+    """Of each side's net."""
+    picture: Path | None = None
+    """The curves."""
+
+    @property
+    def differing(self) -> list[str]:
+        """One line a field in which the specs differ."""
+        return differing_fields(self.specs["a"], self.specs["b"])
+
+    @property
+    def tested(self) -> PairedDifference:
+        """Differences in the error of the final weights, B minus A, in points of percent."""
+        errors = ([outcome.top1_error for outcome in self.outcomes[side]] for side in ("a", "b"))
+        return paired_difference(*errors, confidence=CONFIDENCE)
+
+    @property
+    def trained(self) -> PairedDifference | None:
+        """Differences in the training error at the end; None where a log does not have it."""
+        errors = [[outcome.train_error for outcome in self.outcomes[side]] for side in ("a", "b")]
+        known = [[error for error in side if error is not None] for side in errors]
+        if [len(side) for side in known] != [len(side) for side in errors]:
+            return None
+        return paired_difference(*known, confidence=CONFIDENCE)
+
+    @property
+    def seeds_for_half(self) -> int | None:
+        """Seeds that would tell half of the difference from 0 with probability 0.8, were the spread what it is here.
+
+        None where there is no spread or no difference, and above 10,000.
+        """
+        tested = self.tested
+        return pairs_to_detect(tested.mean / 2, tested.spread or 0.0, power=POWER, confidence=CONFIDENCE)
+
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        """What can be said of the difference, and what could be said with more seeds."""
+        return sentences(self.tested, self.seeds_for_half)
+
+    def document(self) -> dict[str, Any]:
+        """Return everything as plain JSON values; errors are percentages, differences are B minus A in points."""
+        first = self.outcomes["a"][0]
+        return {
+            "a": self._side("a"),
+            "b": self._side("b"),
+            "differing": self.differing,
+            "warnings": warnings(self.differing),
+            "dataset": type(self.specs["a"].dataset).__name__,
+            "split": first.split,
+            "images": first.images,
+            "seeds": [
+                {
+                    "seed": seed,
+                    **{
+                        side: {
+                            "run": str(outcome.path),
+                            "top1_error": outcome.top1_error,
+                            "train_error": outcome.train_error,
+                            "images": outcome.images,
+                            "skipped": outcome.skipped,
+                            "images_per_second": outcome.images_per_second,
+                            "seconds": outcome.seconds,
+                        }
+                        for side, outcome in (("a", a), ("b", b))
+                    },
+                    "difference": difference,
+                }
+                for seed, a, b, difference in zip(
+                    self.seeds, self.outcomes["a"], self.outcomes["b"], self.tested.differences, strict=True
+                )
+            ],
+            "test_error": _paired(self.tested),
+            "train_error": None if self.trained is None else _paired(self.trained),
+            "seeds_for_half": self.seeds_for_half,
+            "method": METHOD,
+            "sentence": " ".join(self.sentences),
+            "folder": str(self.folder),
+            "picture": None if self.picture is None else str(self.picture),
+        }
+
+    def _side(self, side: str) -> dict[str, Any]:
+        errors = [outcome.top1_error for outcome in self.outcomes[side]]
+        training = [outcome.train_error for outcome in self.outcomes[side] if outcome.train_error is not None]
+        return {
+            "recipe": self.specs[side].recipe,
+            "model": self.costs[side].model,
+            "steps": self.specs[side].steps,
+            "full_steps": self.specs[side].full_steps,
+            "top1_error": mean_and_spread(errors),
+            "train_error": mean_and_spread(training),
+            "parameters": self.costs[side].parameters,
+            "multiply_adds": self.costs[side].multiply_adds,
+            "input": list(self.costs[side].input_shape),
+            "images_per_second": self.images_per_second(side),
+            "seconds": self.seconds(side),
+            "spec": io.to_json(self.specs[side]),
+        }
+
+    def images_per_second(self, side: str) -> float | None:
+        """Return the median training speed of the runs of a side."""
+        rates = [outcome.images_per_second for outcome in self.outcomes[side] if outcome.images_per_second]
+        return round(statistics.median(rates), 1) if rates else None
+
+    def seconds(self, side: str) -> float | None:
+        """Return the median wall time of the runs of a side, of those that were timed from start to end."""
+        seconds = [outcome.seconds for outcome in self.outcomes[side] if outcome.seconds is not None]
+        return round(statistics.median(seconds), 1) if seconds else None
+
+
+def mean_and_spread(values: list[float]) -> dict[str, float | None]:
+    """Return the mean and the standard deviation (n - 1) of some values; None where there are too few."""
+    return {
+        "mean": statistics.fmean(values) if values else None,
+        "spread": statistics.stdev(values) if len(values) > 1 else None,
+    }
+
+
+def _paired(difference: PairedDifference) -> dict[str, Any]:
+    lower = None
+    if difference.is_told_apart:
+        lower = "a" if difference.mean > 0 else "b"
+    return {
+        "difference": difference.mean,
+        "spread": difference.spread,
+        "interval": None if difference.interval is None else list(difference.interval),
+        "confidence": difference.confidence,
+        "lower": lower,
+    }

@@ -1,0 +1,265 @@
+"""A comparison from its runs to its result: paired, resumable, and refused where it would compare nothing."""
+
+import dataclasses
+import itertools
+import json
+import shutil
+
+import pytest
+import torch
+
+import resnets
+from resnets.data.batches import training_batches
+from resnets.data.open import open_dataset
+from resnets.data.preprocess import preprocess_for
+from resnets.metrics.paired import paired_difference
+from resnets.models.build import build
+from resnets.specs.data import Cifar, Digits, ImageFolder, PadCrop
+from resnets.specs.errors import ModelError, RunError, UserError
+from resnets.specs.optim import Cosine
+from resnets.specs.run import Machine
+from resnets.studies import compare as study
+from resnets.studies.comparison import differing_fields, warnings
+
+CPU = Machine(device="cpu", threads=1, keep_checkpoints=1)
+
+
+def short(name, **fields):
+    return resnets.shorten(dataclasses.replace(resnets.recipe(name), **fields), 3)
+
+
+A, B = short("digits.resnet8"), short("digits.plain8")
+
+
+def run_study(folder, a=A, b=B, **options):
+    return resnets.compare(a, b, run=folder, machine=CPU, quiet=True, **{"seeds": 2, **options})
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    """A finished study of two seeds; tests that change it work on a copy."""
+    folder = tmp_path_factory.mktemp("studies") / "study"
+    return folder, run_study(folder)
+
+
+@pytest.fixture
+def copied(done, tmp_path):
+    return shutil.copytree(done[0], tmp_path / "study")
+
+
+def test_every_run_is_that_of_train_with_the_same_seed(done, tmp_path):
+    folder, comparison = done
+    alone = resnets.train(dataclasses.replace(B, seed=1), run=tmp_path / "alone", machine=CPU, quiet=True)
+    assert comparison.outcomes["b"][1].top1_error == alone.metrics["top1_error"]
+    ours = torch.load(folder / "b-seed1" / "checkpoints" / "step-00000003.pt", weights_only=True)["model"]
+    theirs = torch.load(tmp_path / "alone" / "checkpoints" / "step-00000003.pt", weights_only=True)["model"]
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_both_sides_of_a_seed_see_the_same_images_in_the_same_order(done):
+    _, comparison = done
+    assert comparison.specs["a"].augment == PadCrop(pad_px=1, flip=False)
+    dataset = open_dataset(Digits())
+    seen = []
+    for side in ("a", "b"):
+        spec = dataclasses.replace(comparison.specs[side], seed=1)
+        preprocessor = preprocess_for(spec.dataset, dataset.splits["train"], None)
+        batches = training_batches(
+            dataset.splits["train"], preprocessor, spec,
+            statistics=None, rank=0, world_size=1, device=torch.device("cpu"), channels_last=False, workers=0,
+        )  # fmt: skip
+        seen.append([batch.images.clone() for batch in itertools.islice(batches.batches(0), 3)])
+        batches.close()
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(*seen, strict=True))
+
+
+def test_a_plain_and_a_residual_net_of_a_seed_start_from_the_same_weights():
+    ours, theirs = (build(spec.model, seed=3).state_dict() for spec in (A, B))
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_the_result_is_that_of_the_runs(done):
+    folder, comparison = done
+    document = comparison.document()
+    assert json.loads((folder / "compare.json").read_text()) == json.loads(json.dumps(document))
+    assert (folder / "compare.png").read_bytes().startswith(b"\x89PNG")
+    assert document["differing"] == ['model.shortcut: "A" -> "none"']
+    assert [entry["seed"] for entry in document["seeds"]] == [0, 1]
+    for entry in document["seeds"]:
+        for side in ("a", "b"):
+            stored = json.loads((folder / f"{side}-seed{entry['seed']}" / "model" / "config.json").read_text())
+            assert entry[side]["top1_error"] == stored["metrics"]["top1_error"]
+            assert entry[side]["seconds"] > 0
+        assert entry["difference"] == entry["b"]["top1_error"] - entry["a"]["top1_error"]
+    errors = [[entry[side]["top1_error"] for entry in document["seeds"]] for side in ("a", "b")]
+    expected = paired_difference(*errors)
+    assert document["test_error"]["difference"] == expected.mean
+    assert document["test_error"]["interval"] == (None if expected.interval is None else list(expected.interval))
+    assert document["a"]["parameters"] == document["b"]["parameters"] == 75_002
+    assert document["images"] == 360
+
+
+def test_the_same_command_trains_nothing_again_and_more_seeds_add_to_it(copied, monkeypatch):
+    trained = []
+    train = study.api.train
+    monkeypatch.setattr(study.api, "train", lambda spec, **options: trained.append(options) or train(spec, **options))
+    before = {path: path.stat().st_mtime_ns for path in copied.rglob("*.pt")}
+    times = (copied / "study.json").read_text()
+    run_study(copied)
+    assert {path: path.stat().st_mtime_ns for path in copied.rglob("*.pt")} == before
+    assert (copied / "study.json").read_text() == times
+    comparison = run_study(copied, seeds=3)
+    assert len(comparison.seeds) == 3
+    assert [call["run"].name for call in trained[4:]] == [
+        "a-seed0",
+        "b-seed0",
+        "b-seed1",
+        "a-seed1",
+        "a-seed2",
+        "b-seed2",
+    ]
+    assert comparison.outcomes["a"][2].seconds > 0
+
+
+@pytest.mark.parametrize("seeds", range(1, 7))
+def test_a_study_that_is_left_early_is_balanced_to_one_run(seeds):
+    order = list(study.runs_in_order(4, seeds))
+    assert set(order) == set(itertools.product("ab", range(4, 4 + seeds)))
+    for length in range(len(order) + 1):
+        sides = [side for side, _ in order[:length]]
+        assert abs(sides.count("a") - sides.count("b")) <= 1
+
+
+def test_a_run_that_was_killed_is_trained_on_and_is_not_timed(copied):
+    run = copied / "a-seed0"
+    shutil.rmtree(run / "model")
+    document = json.loads((copied / "study.json").read_text())
+    document["runs"]["a-seed0"]["open"] = True
+    (copied / "study.json").write_text(json.dumps(document))
+    comparison = run_study(copied)
+    assert comparison.outcomes["a"][0].seconds is None
+    assert comparison.outcomes["a"][1].seconds is not None
+    assert comparison.document()["a"]["seconds"] == pytest.approx(comparison.outcomes["a"][1].seconds, abs=0.1)
+
+
+def test_a_study_killed_in_its_first_run_is_gone_on_with(copied):
+    for entry in copied.iterdir():
+        if entry.name != "a-seed0":
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+    comparison = run_study(copied, seeds=1)
+    assert comparison.outcomes["a"][0].seconds is None
+    assert comparison.tested.interval is None
+    assert "one seed" in comparison.sentences[0]
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "options", "words"),
+    [
+        (A, B, {"seeds": 0}, "--seeds is 0; it is at least 1"),
+        (A, B, {"first_seed": -1}, "seed is -1"),
+        (A, "digits.resnt20", {}, "Did you mean digits.resnet20"),
+        (A, short("cifar10.resnet20"), {}, "Digits and B on Cifar10.*--data"),
+        (short("cifar10.resnet20"), short("cifar10.resnet20", dataset=Cifar(num_classes=100)), {}, "Cifar10 and B on"),
+        (
+            short("folder.scratch"),
+            short("folder.scratch", dataset=ImageFolder(validation_fraction=0.2)),
+            {},
+            "divide the images differently.*dataset.validation_fraction",
+        ),
+        (A, B, {"data": "digitz"}, "digitz"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_compared_is_refused_and_nothing_is_written(tmp_path, a, b, options, words):
+    with pytest.raises(UserError, match=words):
+        run_study(tmp_path / "study", a, b, **options)
+    assert not (tmp_path / "study").exists()
+
+
+def test_the_size_of_the_images_may_be_what_differs():
+    small, large = (
+        short("folder.scratch", dataset=dataclasses.replace(resnets.recipe("folder.scratch").dataset, **size))
+        for size in ({}, {"image_px": 64, "resize_px": 73})
+    )
+    study._check({"a": small, "b": large}, 1, 0, None)
+
+
+def test_a_folder_that_holds_something_else_is_left_alone(tmp_path, copied):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    (photos / "cat.jpg").write_text("")
+    with pytest.raises(RunError, match=r"holds something else \(cat.jpg\)"):
+        run_study(photos)
+    with pytest.raises(RunError, match="is a file"):
+        run_study(photos / "cat.jpg")
+    assert [path.name for path in photos.iterdir()] == ["cat.jpg"]
+    with pytest.raises(RunError, match=r'whose B is another \(model.shortcut: "none" -> "A"\)'):
+        run_study(copied, A, A)
+    with pytest.raises(RunError, match="holds something else"):
+        run_study(copied / "a-seed0")
+
+
+def test_damaged_runs_are_named_with_what_to_do(copied):
+    metrics = copied / "b-seed1" / "metrics.jsonl"
+    text = metrics.read_text()
+    metrics.write_text("")
+    with pytest.raises(RunError, match=r"b-seed1.*holds no errors. Delete .*b-seed1 and give the same command"):
+        run_study(copied)
+    metrics.write_text(text)
+    config = copied / "a-seed1" / "model" / "config.json"
+    document = json.loads(config.read_text())
+    config.write_text(json.dumps(document | {"metrics": document["metrics"] | {"top1_error": "none"}}))
+    with pytest.raises(ModelError, match=r"a-seed1.*garbles the errors"):
+        run_study(copied)
+    config.write_text(json.dumps(document | {"dataset_fingerprint": "0" * 64}))
+    with pytest.raises(RunError, match="a-seed1 was trained on other images"):
+        run_study(copied)
+    config.write_text("{")
+    with pytest.raises(ModelError, match="a-seed1"):
+        run_study(copied)
+    shutil.rmtree(copied / "a-seed1")
+    assert run_study(copied).outcomes["a"][1].top1_error >= 0
+    (copied / "study.json").write_text("[]")
+    with pytest.raises(RunError, match=r"study\.json is damaged"):
+        run_study(copied)
+
+
+def test_a_run_of_another_spec_in_its_place_is_refused(copied):
+    for name in ("a-seed0", "a-seed1"):
+        shutil.move(copied / name, copied / f"{name}.aside")
+    shutil.move(copied / "a-seed1.aside", copied / "a-seed0")
+    with pytest.raises(RunError, match=r"holds a run of another spec \(seed: 1 -> 0\)"):
+        run_study(copied)
+
+
+def test_fields_that_differ_are_named_and_a_net_of_another_class_is_one():
+    cosine = dataclasses.replace(A, schedule=Cosine(), seed=4, recipe="mine")
+    assert differing_fields(A, A) == []
+    (line,) = differing_fields(A, cosine)
+    assert line.startswith('schedule: "StepDecay(milestones_steps=[2], factor=0.1)" -> "Cosine(')
+    assert len(differing_fields(short("digits.resnet8"), short("digits.highway8"))) == 1
+    assert len(differing_fields(A, dataclasses.replace(cosine, label_smoothing=0.1))) == 2
+    assert warnings(["one"]) == []
+    assert "2 fields differ" in warnings(["one", "two"])[0]
+    assert "Nothing differs" in warnings([])[0]
+
+
+def test_repetitions_of_one_recipe_differ_by_nothing(tmp_path, capsys):
+    comparison = resnets.compare(A, A, seeds=2, run=tmp_path / "same", machine=CPU)
+    assert "warning: Nothing differs" in capsys.readouterr().err
+    assert (comparison.tested.mean, comparison.tested.spread, comparison.tested.interval) == (0.0, 0.0, None)
+    assert "A and B err equally with each of 2 seeds" in comparison.sentences[0]
+    assert comparison.seeds_for_half is None
+
+
+def test_the_default_folder_tells_studies_apart():
+    recipe = resnets.recipe
+    a, b = recipe("digits.resnet20"), recipe("digits.plain20")
+    assert str(study.default_folder(a, b)) == "runs/compare-digits.resnet20-vs-digits.plain20"
+    shortened = study.default_folder(resnets.shorten(a, 100), resnets.shorten(b, 100))
+    assert str(shortened) == "runs/compare-digits.resnet20-vs-digits.plain20-100steps"
+    changed = [dataclasses.replace(a, label_smoothing=share) for share in (0.1, 0.2)]
+    folders = {study.default_folder(a, other) for other in (a, *changed)} | {study.default_folder(*changed)}
+    assert len(folders) == 4
+    named = dataclasses.replace(a, recipe="my.runs:mine/../..")
+    assert study.default_folder(named, b, "photos/").parent.name == "runs"
