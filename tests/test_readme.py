@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from resnets.cli.main import COMMANDS, main
+from resnets.paper.core.find import canonical_name, experiment
 
 README = Path(__file__).parents[1] / "README.md"
 LINES = [
@@ -49,6 +50,28 @@ def test_every_conversion_gets_as_far_as_the_missing_weights(arguments, capsys, 
         arguments = [word for word in arguments if word not in ("--mean-image", "ResNet_mean.binaryproto")]
     assert main(arguments) == 2
     assert arguments[1].rstrip("/") in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [line for line in RESNETS if line[0] == "reproduce"], ids=shlex.join)
+def test_every_experiment_exists_and_every_budget_has_rows(arguments, capsys):
+    if len(arguments) == 1:
+        assert main(arguments) == 0
+        return
+    budget = arguments[arguments.index("--budget") + 1] if "--budget" in arguments else "check"
+    assert budget in experiment(canonical_name(arguments[1])).budgets()
+
+
+@pytest.mark.parametrize("arguments", [line for line in RESNETS if line[0] == "compare"], ids=shlex.join)
+def test_every_comparison_resolves(arguments, capsys):
+    assert main([*arguments, "--print-config"]) == 0
+    assert capsys.readouterr().out
+
+
+@pytest.mark.parametrize("arguments", [line for line in RESNETS if line[0] == "report"], ids=shlex.join)
+def test_every_report_gets_as_far_as_the_missing_run(arguments, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    assert arguments[1] in capsys.readouterr().err
 
 
 def test_make_targets_exist():
