@@ -233,17 +233,19 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1))
+    parser.add_argument("--only", type=int, nargs="+", help="numbers of the systems to run, from 0")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
+    systems = [SYSTEMS[number] for number in given.only] if given.only else list(SYSTEMS)
     context = multiprocessing.get_context("spawn")
     running = []
-    for system in SYSTEMS:
+    for system in systems:
         ours, theirs = context.Pipe()
         process = context.Process(target=serve, args=(system, given.depth, given.data_root, given.threads, theirs))
         process.start()
         theirs.close()  # so that a process that dies ends our wait
         running.append((system, process, ours, ours.recv()))
-    rates: dict[str, list[float]] = {system.name: [] for system in SYSTEMS}
+    rates: dict[str, list[float]] = {system.name: [] for system in systems}
     for _ in range(given.repeats):
         for system, _, pipe, _ in running:
             time.sleep(0.5)  # the threads of the system before spin for a moment after its last step
@@ -254,7 +256,7 @@ def main() -> None:
         process.join(10)
         if process.is_alive():
             process.terminate()
-    usual = statistics.median(rates[SYSTEMS[0].name])
+    usual = statistics.median(rates[systems[0].name])
     rows = [
         {
             "system": system.name,
