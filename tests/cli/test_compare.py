@@ -62,6 +62,16 @@ def test_both_are_shortened_to_the_same_shape(capsys):
     assert (a.schedule.milestones_steps, io.to_json(b.schedule)["kind"]) == ((25, 38), "Cosine")
 
 
+def test_the_weights_to_start_from_may_be_what_differs(capsys):
+    line = ["folder.finetune", "--a.init-from", "torchvision:resnet18", "--b.init-from=timm:resnet50.a1_in1k"]
+    a, b, differing = resolved(line, capsys)
+    assert (a.init.source, b.init.source) == ("torchvision:resnet18", "timm:resnet50.a1_in1k")
+    assert differing == ['init.source: "torchvision:resnet18" -> "timm:resnet50.a1_in1k"']
+    a, b, _ = resolved(["digits.resnet8", "--init-from", "runs/x", "--b.label-smoothing", "0.1"], capsys)
+    assert (a.init.source, b.init.source, b.label_smoothing) == ("runs/x", "runs/x", 0.1)
+    assert a.init.model == "check"
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -81,6 +91,7 @@ def test_both_are_shortened_to_the_same_shape(capsys):
         (["digits.resnet8", "digits.plain8", "--global-batch", "5000"], ["5000", "1437"]),
         (["digits.resnet8", "--b.optimizer.bse-lr", "0.1"], ["B: There is no field", "--optimizer.base-lr"]),
         (["digits.resnet8", "--b.optimizer.base-lr", "-1"], ["B: ", "base_lr"]),
+        (["digits.resnet8", "--b.init-from", "--json"], ["--init-from names no weights"]),
         (["digits.resnet8", "--b.seed", "3"], ["--b.seed cannot differ"]),
         (["digits.resnet8", "cifar10.resnet8"], ["A is trained on Digits and B on Cifar10", "--data"]),
     ],
@@ -223,7 +234,10 @@ def test_a_signal_between_two_runs_is_reported_alike(capsys, monkeypatch):
     monkeypatch.setattr(study.api, "train", stop_before_the_second)
     assert main(["compare", "digits.resnet8", "digits.plain8", *SHORT]) == 75
     errors = capsys.readouterr().err
-    assert "1 of 4 runs are finished. To go on: resnets compare digits.resnet8 digits.plain8 --steps 3" in errors
+    assert (
+        "Stopped between two runs. 1 of 4 runs are finished. To go on: resnets compare digits.resnet8 digits.plain8 --steps 3"
+        in errors
+    )
     a, b = (shorten(recipe(name), 3) for name in ("digits.resnet8", "digits.plain8"))
     with pytest.raises(InterruptedRunError, match=r"1 of 2 runs are finished\. To go on: call resnets\.compare again"):
         study.compare(a, b, seeds=1, run="other", quiet=True)

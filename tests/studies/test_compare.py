@@ -15,7 +15,7 @@ from resnets.data.preprocess import preprocess_for
 from resnets.metrics.paired import paired_difference
 from resnets.models.build import build
 from resnets.specs.data import Cifar, Digits, ImageFolder, PadCrop
-from resnets.specs.errors import ModelError, RunError, UserError
+from resnets.specs.errors import ModelError, RunError, TrainingError, UserError
 from resnets.specs.optim import Cosine
 from resnets.specs.run import Machine
 from resnets.studies import compare as study
@@ -174,6 +174,18 @@ def test_what_cannot_be_compared_is_refused_and_nothing_is_written(tmp_path, a, 
     with pytest.raises(UserError, match=words):
         run_study(tmp_path / "study", a, b, **options)
     assert not (tmp_path / "study").exists()
+
+
+def test_a_side_that_cannot_be_trained_is_named(tmp_path):
+    diverging = dataclasses.replace(B, optimizer=dataclasses.replace(B.optimizer, base_lr=1e30))
+    with pytest.raises(TrainingError, match=r"B cannot be trained with seed 0.*not a finite number"):
+        run_study(tmp_path / "study", A, diverging)
+
+
+def test_several_processes_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match="without torchrun"):
+        run_study(tmp_path / "study")
 
 
 def test_the_size_of_the_images_may_be_what_differs():

@@ -12,6 +12,7 @@ from resnets.cli.overrides import is_choice, override
 from resnets.recipes.find import recipe
 from resnets.specs import io
 from resnets.specs.errors import UserError
+from resnets.specs.finetune import GivenWeights
 from resnets.specs.run import TrainSpec, shorten
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ FIELDS = """\
   --FIELD VALUE     changes both sides, as in `resnets train` (--optimizer.base-lr 0.05, schedule:cosine)
   --a.FIELD VALUE   changes A only
   --b.FIELD VALUE   changes B only (--b.optimizer.base-lr 0.05, b.schedule:cosine)
+  --init-from MODEL starts from trained weights, as in `resnets train`; --a.init-from and --b.init-from too
   `resnets train RECIPE --fields` lists the fields.
 """
 EPILOG = """\
@@ -43,6 +45,7 @@ examples:
   resnets compare digits.resnet20 myblock:mine                 a block in your file myblock.py against the paper's
   resnets compare cifar10.resnet20 cifar10.plain20 --steps 6400 --seeds 3 --precision bf16
   resnets compare folder.scratch --data photos/ --b.erase-probability 0.25 --run runs/erasing
+  resnets compare folder.finetune --data photos/ --a.init-from torchvision:resnet18 --b.init-from torchvision:resnet50
   resnets compare digits.resnet20 digits.resnet32 --print-config   what would run, and where both differ
 
 What counts is the interval. Where it leaves out 0, a difference of this size is unlikely to be chance; where it does
@@ -170,15 +173,41 @@ def _resolve(side: str, spec: TrainSpec, shared: list[str], own: list[str], step
             raise UserError(
                 f"--{side.lower()}.{argument[2:]} cannot differ: both sides have the seeds of --seed and --seeds."
             )
+    (shared, shared_weights), (own, own_weights) = _without_weights(shared), _without_weights(own)
     try:
         if steps is not None:
             # What is typed stays as typed; the steps that a chosen schedule or warm-up brings along are the recipe's.
             for arguments in (shared, own):
                 spec = override(spec, [word for word in arguments if word.startswith(("schedule:", "warmup:"))])
             spec = shorten(spec, steps)
-        return override(override(spec, shared), own)
+        spec = override(override(spec, shared), own)
+        for source in (*shared_weights, *own_weights):
+            model = spec.init.model if isinstance(spec.init, GivenWeights) else "check"
+            spec = dataclasses.replace(spec, init=GivenWeights(source=source, model=model))
     except UserError as error:
         raise type(error)(f"{side}: {error}") from error
+    return spec
+
+
+def _without_weights(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """Return the arguments without --init-from, and what that names.
+
+    Raises:
+        UserError: it names nothing.
+    """
+    kept: list[str] = []
+    sources: list[str] = []
+    words = iter(arguments)
+    for word in words:
+        name, _, value = word.partition("=")
+        if name != "--init-from":
+            kept.append(word)
+            continue
+        source = value or next(words, "")
+        if not source or source.startswith("--"):
+            raise UserError("--init-from names no weights; give a run directory, a model folder or torchvision:NAME.")
+        sources.append(source)
+    return kept, sources
 
 
 def _print_config(a: TrainSpec, b: TrainSpec) -> None:

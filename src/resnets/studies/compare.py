@@ -26,7 +26,7 @@ from resnets.recipes.find import recipe
 from resnets.report.paired_curves import draw_paired_curves
 from resnets.specs import io
 from resnets.specs.data import Cifar
-from resnets.specs.errors import InterruptedRunError, RunError, SpecError, UserError
+from resnets.specs.errors import InterruptedRunError, RunError, SpecError, TrainingError, UserError
 from resnets.specs.run import Machine, TrainSpec, shorten
 from resnets.studies.comparison import Comparison, Outcome, differing_fields, read_outcome, warnings
 from resnets.studies.model_cost import model_cost
@@ -98,14 +98,15 @@ def compare(
         study.say(line)
     order = list(runs_in_order(first_seed, seeds))
     outcomes: dict[tuple[str, int], Outcome] = {}
-    with listen():
+    with listen() as interruption:
         try:
             for number, (side, seed) in enumerate(order, start=1):
                 study.say(f"\nrun {number} of {len(order)}: {side.upper()} {specs[side].recipe}, seed {seed}")
                 outcomes[side, seed] = study.train(side, seed)
             return study.result(outcomes, range(first_seed, first_seed + seeds))
         except InterruptedRunError as error:
-            stopped, _, _ = str(error).partition(" To go on:")
+            # A run says where it was stopped, and what to type; between two runs nobody does.
+            stopped = "Stopped between two runs." if interruption.requested else str(error).partition(" To go on:")[0]
             finished = f"{len(outcomes)} of {len(order)} runs are finished"
             raise InterruptedRunError(f"{stopped} {finished}. To go on: {command}", error.exit_code) from None
 
@@ -217,18 +218,24 @@ class _Study:
 
         Raises:
             UserError: the run is damaged, or of another spec.
+            TrainingError: it cannot go on.
         """
         run = self.folder.run(side, seed)
-        with self.folder.timed(side, seed):
-            trained = api.train(
-                dataclasses.replace(self.folder.specs[side], seed=seed),
-                data=self.data,
-                data_root=self.data_root,
-                run=run,
-                machine=self.machine,
-                command=self.command,
-                quiet=self.quiet,
-            )
+        try:
+            with self.folder.timed(side, seed):
+                trained = api.train(
+                    dataclasses.replace(self.folder.specs[side], seed=seed),
+                    data=self.data,
+                    data_root=self.data_root,
+                    run=run,
+                    machine=self.machine,
+                    command=self.command,
+                    quiet=self.quiet,
+                )
+        except TrainingError as error:
+            raise TrainingError(
+                f"{side.upper()} cannot be trained with seed {seed}, so there is nothing to compare with the other side: {error}"
+            ) from error
         if trained.was_finished:
             self.say(f"already trained: {run}")
         return read_outcome(trained, label=side.upper(), seconds=self.folder.seconds(side, seed))
