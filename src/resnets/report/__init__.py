@@ -1,1 +1,1 @@
-"""Pictures of runs: error curves as a file and as text."""
+"""Pictures of runs and of comparisons, as files and as text, and the web page about a run."""

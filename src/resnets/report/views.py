@@ -79,9 +79,8 @@ def page_view(parts: Sequence[RunPart], title: str | None, generator: str) -> di
     comparison = _comparison(parts) if several else None
     responses = _responses(parts)
     missing = _missing(parts)
-    default = listed([record.name for record in records[:3]]) + (
-        f" and {len(records) - 3} more" if len(records) > 3 else ""
-    )
+    names = [record.name for record in records]
+    default = listed(names) if len(names) <= 2 else f"{len(names)} runs compared"
     return {
         "title": printable(title, 200) if title else default,
         "over": "Training runs" if several else "Training run",
