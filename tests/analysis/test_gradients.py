@@ -35,23 +35,31 @@ def test_the_norm_of_an_output_gradient_is_the_slope_along_it():
     model = build(model_spec("cifar-plain8"), seed=0).double()
     images, labels = batch()
     images = images.double()
-    layer = model.layer2[0].conv1
-    kept = []
-    handle = layer.register_forward_hook(lambda module, inputs, output: (output.retain_grad(), kept.append(output))[1])
-    F.cross_entropy(model(images), labels).backward()
-    handle.remove()
-    direction = kept[0].grad / kept[0].grad.norm()
 
-    def loss(step):
-        handle = layer.register_forward_hook(lambda module, inputs, output: output + step * direction)
-        with torch.no_grad():
-            value = F.cross_entropy(model(images), labels)
+    def loss(shift):
+        handle = model.layer2[0].bn1.register_forward_hook(lambda module, inputs, output: output + shift)
+        value = F.cross_entropy(model(images), labels)
         handle.remove()
-        return float(value)
+        return value
 
-    slope = (loss(1e-5) - loss(-1e-5)) / 2e-5
+    shift = torch.zeros(6, 32, 8, 8, dtype=torch.float64, requires_grad=True)
+    (gradient,) = torch.autograd.grad(loss(shift), shift)
+    step = 1e-5 * gradient / gradient.norm()
+    with torch.no_grad():
+        slope = float(loss(step) - loss(-step)) / 2e-5
     found = next(one for one in gradient_norms(model, images, labels) if one.name == "layer2.0.conv1")
     assert found.output_norm == pytest.approx(slope, rel=1e-5)
+
+
+def test_the_scale_of_weights_before_batch_norm_does_not_matter():
+    """Pixels of 0..255 in the place of 0..1 leave the gradient of the first response as it is."""
+    model = build(model_spec("cifar-resnet8"), seed=0)
+    images, labels = batch()
+    before = gradient_norms(model, images, labels)[0]
+    model.conv1.weight.data.mul_(64)
+    after = gradient_norms(model, images, labels)[0]
+    assert after.output_norm == pytest.approx(before.output_norm, rel=1e-3)
+    assert after.weight_gradient_norm == pytest.approx(before.weight_gradient_norm / 64, rel=1e-3)
 
 
 def test_the_model_stays_as_it_is():

@@ -2,7 +2,8 @@
 
 With BatchNorm, plain nets degrade although their gradients do not vanish: "we also verify that the backward propagated
 gradients exhibit healthy norms" (He et al. 2015, Sec. 4.1). The gradient that is passed back is the one with respect
-to a convolution's output; that of its weights is what the optimiser sees.
+to a layer's response, its output after BatchNorm: before it, norms would depend on the scale of the weights, which
+BatchNorm undoes. That of the weights is what the optimiser sees.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import nn
 
+from resnets.analysis.layers import watched
 from resnets.specs.errors import DataError, ModelError
 
 if TYPE_CHECKING:
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 
     from jaxtyping import Float, Int64
     from torch import Tensor
+
+    from resnets.analysis.layers import Layer
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,7 +37,8 @@ class LayerGradient:
     name: str
     """Of the convolution: `layer1.0.conv2`."""
     output_norm: float
-    """Of the gradient with respect to its output, over all images, channels and pixels of the batch."""
+    """Of the gradient with respect to its output, after BatchNorm where one follows, over all images, channels and
+    pixels of the batch."""
     weight_gradient_norm: float
     weight_norm: float
     """Of its weights themselves."""
@@ -76,22 +81,23 @@ def gradient_norms(
         raise ModelError(
             f"{type(model).__name__} has no convolution: there is no layer whose gradient could be measured."
         )
-    squares: dict[str, Tensor] = {}
+    outputs: dict[str, Tensor] = {}
+    responses: dict[str, Tensor] = {}
 
-    def remember(name: str, module: Any, inputs: Any, output: Any) -> None:
-        squares[name] = torch.zeros((), device=output.device)
+    def after_convolution(name: str, module: Any, inputs: Any, output: Any) -> None:
+        outputs[name] = _sum_of_squares(output)
 
-        def on_gradient(gradient: Tensor) -> None:
-            squares[name] += gradient.float().square().sum()
-
-        output.register_hook(on_gradient)
+    def after_norm(layer: Layer, norm: nn.BatchNorm2d, output: Tensor) -> None:
+        responses[layer.convolution] = _sum_of_squares(output)
 
     for name, module in convolutions.items():
-        module.register_forward_hook(functools.partial(remember, name))
+        module.register_forward_hook(functools.partial(after_convolution, name))
     with torch.enable_grad():
-        loss = F.cross_entropy(model(images).float(), labels)
-        weights = [convolutions[name].weight for name in squares]
+        with watched(model, after_norm, shortcuts=True):
+            loss = F.cross_entropy(model(images).float(), labels)
+        weights = [convolutions[name].weight for name in outputs]
         gradients = torch.autograd.grad(loss, weights)
+    squares = outputs | responses
     return [
         LayerGradient(
             name=name,
@@ -101,6 +107,20 @@ def gradient_norms(
         )
         for name, gradient, weight in zip(squares, gradients, weights, strict=True)
     ]
+
+
+def _sum_of_squares(output: Tensor) -> Tensor:
+    """Return what holds the sum of squares of the gradient with respect to `output` after the backward pass.
+
+    The net may go on to work on `output` in place: the gradient is that of its values now.
+    """
+    total = torch.zeros((), device=output.device)
+
+    def add(gradient: Tensor) -> None:
+        total.add_(gradient.float().square().sum())
+
+    output.register_hook(add)
+    return total
 
 
 def first_to_last(layers: Sequence[LayerGradient]) -> float:

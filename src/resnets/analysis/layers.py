@@ -35,11 +35,13 @@ class Layer:
 
 
 @contextmanager
-def watched(model: nn.Module, on_response: Callable[[Layer, nn.BatchNorm2d, Tensor], None]) -> Iterator[None]:
+def watched(
+    model: nn.Module, on_response: Callable[[Layer, nn.BatchNorm2d, Tensor], None], *, shortcuts: bool = False
+) -> Iterator[None]:
     """Call `on_response` with the output of each BatchNorm that follows a convolution, in the order of the forward pass.
 
     The output is what the net goes on to work on in place: a copy is needed to keep it. Projections in shortcuts are
-    left out. Nothing stays attached to the model afterwards.
+    left out unless `shortcuts` asks for them. Nothing stays attached to the model afterwards.
     """
     produced: dict[int, tuple[str, int, weakref.ref[Tensor]]] = {}
 
@@ -54,7 +56,7 @@ def watched(model: nn.Module, on_response: Callable[[Layer, nn.BatchNorm2d, Tens
 
     handles = []
     for name, module in model.named_modules():
-        if _SHORTCUT in name.split("."):
+        if not shortcuts and _SHORTCUT in name.split("."):
             continue
         if isinstance(module, nn.Conv2d):
             handles.append(module.register_forward_hook(functools.partial(after_convolution, name)))
