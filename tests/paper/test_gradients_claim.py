@@ -37,7 +37,7 @@ def test_the_ratio_of_a_run_is_that_of_its_net_on_its_first_training_images(tmp_
     inputs = preprocessor.normalize(torch.from_numpy(pixels[:128]).permute(0, 3, 1, 2))
     expected = first_to_last(gradient_norms(model, inputs, torch.from_numpy(split.labels[:128])))
     found = gradients.ratio_of_run(FoundRun(path=tmp_path, spec=plan.spec, lines=()))
-    assert found == pytest.approx(expected, rel=1e-4)
+    assert found == pytest.approx(expected, rel=1e-2)
 
 
 def test_new_nets_pass_and_a_factor_of_nine_tenths_a_layer_would_not():
