@@ -135,4 +135,4 @@ def test_the_device_is_the_gpu_or_the_processor_or_unknown(tmp_path):
         write_run(tmp_path / str(seed), dataclasses.replace(SPEC, seed=seed), environment=environment)
     found = find_runs([tmp_path])
     devices = [found.finished(dataclasses.replace(SPEC, seed=seed)).device for seed in range(3)]
-    assert devices == ["H", "P, 2 thread(s)", "unknown device"]
+    assert devices == ["H", "P, 2 threads", "unknown device"]

@@ -93,7 +93,8 @@ class FoundRun:
             if environment.get("gpu") and start.get("device", "cuda") != "cpu":
                 return str(environment["gpu"])
             threads = start.get("threads")
-            return f"{environment['processor']}" + (f", {threads} thread(s)" if threads else "")
+            plural = "" if threads == 1 else "s"
+            return f"{environment['processor']}" + (f", {threads} thread{plural}" if threads else "")
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return "unknown device"
 

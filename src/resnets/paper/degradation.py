@@ -106,9 +106,20 @@ EXPERIMENT = Experiment(
                 decimals=3,
             )
             for first, second, rule in (
-                ("plain56", "plain20", AtLeast(limit=0.10, why="degradation; CALIBRATION")),
-                ("resnet56", "plain56", AtMost(limit=-0.15, why="shortcuts remove it; CALIBRATION")),
-                ("resnet56", "resnet20", AtMost(limit=0.30, why="CALIBRATION")),
+                ("plain56", "plain20", AtLeast(limit=0.10, why="degradation; three seeds gave 0.26 to 0.40")),
+                (
+                    "resnet56",
+                    "plain56",
+                    AtMost(limit=-0.15, why="shortcuts remove it; three seeds gave -0.45 to -0.26"),
+                ),
+                (
+                    "resnet56",
+                    "resnet20",
+                    AtMost(
+                        limit=0.20,
+                        why="what deep nets lose by their slower start, less than plain ones do; three seeds gave 0.14 to 0.15",
+                    ),
+                ),
             )
         ),
         *reported(CPU.values(), budget="cpu", source="Fig. 6", why="in small, no numbers of the paper"),
