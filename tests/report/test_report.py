@@ -5,6 +5,7 @@ import dataclasses
 import hashlib
 import itertools
 import json
+import math
 import re
 import shutil
 import statistics
@@ -243,6 +244,7 @@ def test_an_interrupted_run_is_tested_with_its_checkpoint(trained, tmp_path, pag
     entries = [line for line in (run / "metrics.jsonl").read_text().splitlines() if '"final"' not in line]
     (run / "metrics.jsonl").write_text("\n".join(entries) + '\n{"step": 9, "sp')
     report = write_report([run], machine=CPU)
+    assert "The last error of the log, at step 8, is " in page(report.path.read_text()).text
     assert (
         "The weights are those of the checkpoint of step 8; the run is not finished."
         in page(report.path.read_text()).text
@@ -509,3 +511,31 @@ def test_text_stands_out_and_so_do_lines(theme):
     for front, back in text:
         assert contrast(colors[front], colors[back]) >= 4.5, (front, back)
     assert contrast(colors["focus"], colors["paper"]) >= 3
+
+
+def mutated(value, random):
+    """Return a JSON value with one place in it changed to something that may not belong there."""
+    if isinstance(value, dict | list) and value and random.random() < 0.8:
+        changed = dict(value) if isinstance(value, dict) else list(value)
+        place = random.choice(list(changed)) if isinstance(changed, dict) else random.randrange(len(changed))
+        changed[place] = mutated(changed[place], random)
+        return changed
+    return random.choice([None, True, -1, 0, 1e308, math.nan, 10**30, "x" * 5000, "\ud800", [], {}, [[]], 1e-320])
+
+
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.randoms(use_true_random=False), st.sampled_from(["config.json", "env.json", "metrics.jsonl"]))
+def test_changed_files_give_a_page_or_a_message(written, lines, tmp_path, page, random, name):
+    shutil.rmtree(tmp_path / "run", ignore_errors=True)
+    run = written(lines=lines, environment={"versions": {"torch": "2"}, "starts": [{"step": 0}], "commit": None})
+    values = [json.loads(line) for line in (run / name).read_text().splitlines()] if name.endswith("l") else None
+    if values is None:
+        (run / name).write_text(json.dumps(mutated(json.loads((run / name).read_text()), random)))
+    else:
+        (run / name).write_text("\n".join(json.dumps(mutated(value, random)) for value in values))
+    try:
+        html = write_report([run]).path.read_text()
+    except RunError as error:
+        html = f"<p>{error}</p>" if str(run) in str(error) else ""
+    assert html
+    page(html if html.startswith("<!DOCTYPE") else "<p></p>")

@@ -151,5 +151,5 @@ def _schedule(spec: TrainSpec) -> str:
 
 
 def _cut(factor: float) -> str:
-    divisor = round(1 / factor)
+    divisor = round(1 / max(factor, 1e-9))
     return f"divided by {divisor}" if abs(factor * divisor - 1) < 1e-9 else f"multiplied by {factor:g}"

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from resnets.report.run_record import RunRecord
 
 _LONGEST_NOTE = 1_000
+_ROUNDING = 0.005
+"""Errors that differ by less, in points, are shown as equal."""
 _MOST_ROWS = 200
 """Rows of a list of files; the rest is counted."""
 
@@ -300,9 +302,10 @@ def _tested_sentence(part: RunPart) -> str:
     )
     if logged is None or logged.split != tested.split:
         return sentence
-    gap = abs(logged.top1_error - result.top1_error)
-    same = "The log says the same." if gap < 0.005 else f"The log says {percent(logged.top1_error)} %."
-    return f"{sentence} {same}"
+    if part.record.log.final is None:
+        return f"{sentence} The last error of the log, at step {count(logged.step)}, is {percent(logged.top1_error)} %."
+    same = abs(logged.top1_error - result.top1_error) < _ROUNDING
+    return f"{sentence} The log says {'the same' if same else f'{percent(logged.top1_error)} %'}."
 
 
 def _files_table(caption: str, entries: Sequence[tuple[str, str]]) -> Table | None:
