@@ -98,6 +98,12 @@ def test_the_result_is_that_of_the_runs(done):
     assert document["test_error"]["interval"] == (None if expected.interval is None else list(expected.interval))
     assert document["a"]["parameters"] == document["b"]["parameters"] == 75_002
     assert document["images"] == 360
+    pairs = [(entry["a"], entry["b"]) for entry in document["seeds"]]
+    ratios = [b["seconds"] / a["seconds"] for a, b in pairs]
+    assert document["time_ratio"] == pytest.approx(sum(ratios) / 2, abs=1e-3)  # the median of two
+    assert comparison.labels == {"a": "digits.resnet8", "b": "digits.plain8"}
+    twice = dataclasses.replace(comparison, specs={"a": A, "b": dataclasses.replace(A, label_smoothing=0.1)})
+    assert twice.labels["b"] == "digits.resnet8, label_smoothing 0.1"
 
 
 def test_the_same_command_trains_nothing_again_and_more_seeds_add_to_it(copied, monkeypatch):

@@ -34,6 +34,8 @@ def print_comparison(comparison: Comparison) -> None:
         console.print(_filled(sentence), style="" if index else "bold", markup=False)
     console.print()
     _print_table(console, _cost_table(comparison))
+    if len(comparison.seeds) > 1:
+        console.print("speed and time: medians; B / A over the pairs, which ran one after the other.", style="dim")
     console.print(f"\ncurves  {visible(comparison.picture)}\nruns    {visible(comparison.folder)}", markup=False)
 
 
@@ -142,18 +144,18 @@ def _cost_table(comparison: Comparison) -> Table:
         _ratio(a.multiply_adds, b.multiply_adds),
     )
     rates = [comparison.images_per_second(side) for side in ("a", "b")]
-    table.add_row("training images a second", *(_figure(rate) for rate in rates), _ratio(*rates))
+    table.add_row("training images a second", *(_figure(rate) for rate in rates), _figure(comparison.speed_ratio, 2))
     times = [comparison.seconds(side) for side in ("a", "b")]
-    table.add_row("wall time of a run", *(_duration(seconds) for seconds in times), _ratio(*times))
+    table.add_row("wall time of a run", *(_duration(seconds) for seconds in times), _figure(comparison.time_ratio, 2))
     return table
 
 
-def _ratio(a: float | int | None, b: float | int | None) -> str:
-    return f"{b / a:.2f}" if a and b else "-"
+def _ratio(a: int, b: int) -> str:
+    return f"{b / a:.2f}" if a else "-"
 
 
-def _figure(value: float | None) -> str:
-    return "-" if value is None else f"{value:,.0f}"
+def _figure(value: float | None, decimals: int = 0) -> str:
+    return "-" if value is None else f"{value:,.{decimals}f}"
 
 
 def _duration(seconds: float | None) -> str:

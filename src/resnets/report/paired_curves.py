@@ -156,7 +156,9 @@ def _draw_key(
         window = round(training.steps[-1] / len(training.steps) * smoothing_points)
         label = f"training, mean over {window:,} iterations" + (" and seeds" if seeds > 1 else "")
         lines.append(Line2D([], [], color=_INK, linewidth=1.2, linestyle=_TRAINING, label=label))
-    axes.legend(handles=lines, loc="best", frameon=False, labelcolor=_INK, fontsize=9)
+    axes.legend(
+        handles=lines, loc="best", facecolor="white", edgecolor="none", framealpha=0.85, labelcolor=_INK, fontsize=9
+    )
 
 
 def _draw_names(axes: Axes, names: Mapping[str, str]) -> None:

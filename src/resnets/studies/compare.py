@@ -266,7 +266,7 @@ class _Study:
         try:
             draw_paired_curves(
                 {side.upper(): [run.curves for run in runs] for side, runs in per_side.items()},
-                {side.upper(): spec.recipe for side, spec in self.folder.specs.items()},
+                {side.upper(): label for side, label in comparison.labels.items()},
                 comparison.tested,
                 self.folder.picture,
             )

@@ -229,6 +229,8 @@ class Comparison:
             "test_error": _paired(self.tested),
             "train_error": None if self.trained is None else _paired(self.trained),
             "seeds_for_half": self.seeds_for_half,
+            "speed_ratio": self.speed_ratio,
+            "time_ratio": self.time_ratio,
             "method": METHOD,
             "sentence": " ".join(self.sentences),
             "folder": str(self.folder),
@@ -253,6 +255,28 @@ class Comparison:
             "spec": io.to_json(self.specs[side]),
         }
 
+    @property
+    def labels(self) -> dict[str, str]:
+        """What each side is called: its recipe, and its value of the one field in which two runs of a recipe differ."""
+        names = {side: spec.recipe for side, spec in self.specs.items()}
+        if names["a"] == names["b"] and len(self.differing) == 1:
+            path, _, values = self.differing[0].partition(": ")
+            a, _, b = values.partition(" -> ")
+            return {"a": f"{names['a']}, {path} {a}", "b": f"{names['b']}, {path} {b}"}
+        return names
+
+    @property
+    def speed_ratio(self) -> float | None:
+        """Training speed of B by that of A: the median over the pairs, which were trained one after the other."""
+        return _median_ratio(
+            [(a.images_per_second, b.images_per_second) for a, b in zip(*self.outcomes.values(), strict=True)]
+        )
+
+    @property
+    def time_ratio(self) -> float | None:
+        """Wall time of B's runs by that of A's: the median over the pairs that were timed from start to end."""
+        return _median_ratio([(a.seconds, b.seconds) for a, b in zip(*self.outcomes.values(), strict=True)])
+
     def images_per_second(self, side: str) -> float | None:
         """Return the median training speed of the runs of a side."""
         rates = [outcome.images_per_second for outcome in self.outcomes[side] if outcome.images_per_second]
@@ -262,6 +286,11 @@ class Comparison:
         """Return the median wall time of the runs of a side, of those that were timed from start to end."""
         seconds = [outcome.seconds for outcome in self.outcomes[side] if outcome.seconds is not None]
         return round(statistics.median(seconds), 1) if seconds else None
+
+
+def _median_ratio(pairs: list[tuple[float | None, float | None]]) -> float | None:
+    ratios = [b / a for a, b in pairs if a and b]
+    return round(statistics.median(ratios), 4) if ratios else None
 
 
 def mean_and_spread(values: list[float]) -> dict[str, float | None]:
