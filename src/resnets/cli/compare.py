@@ -8,15 +8,15 @@ import shlex
 from typing import TYPE_CHECKING
 
 from resnets.cli import flags
-from resnets.cli.overrides import is_choice, override
+from resnets.cli.overrides import is_choice, override, shortened, with_weights
 from resnets.recipes.find import recipe
 from resnets.specs import io
 from resnets.specs.errors import UserError
-from resnets.specs.finetune import GivenWeights
-from resnets.specs.run import TrainSpec, shorten
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from resnets.specs.run import TrainSpec
 
 DESCRIPTION = """\
 Train two recipes with the same seeds, test them on the same images, and say what can be said of the difference: each
@@ -176,14 +176,10 @@ def _resolve(side: str, spec: TrainSpec, shared: list[str], own: list[str], step
     (shared, shared_weights), (own, own_weights) = _without_weights(shared), _without_weights(own)
     try:
         if steps is not None:
-            # What is typed stays as typed; the steps that a chosen schedule or warm-up brings along are the recipe's.
-            for arguments in (shared, own):
-                spec = override(spec, [word for word in arguments if word.startswith(("schedule:", "warmup:"))])
-            spec = shorten(spec, steps)
+            spec = shortened(spec, steps, shared, own)
         spec = override(override(spec, shared), own)
         for source in (*shared_weights, *own_weights):
-            model = spec.init.model if isinstance(spec.init, GivenWeights) else "check"
-            spec = dataclasses.replace(spec, init=GivenWeights(source=source, model=model))
+            spec = with_weights(spec, source)
     except UserError as error:
         raise type(error)(f"{side}: {error}") from error
     return spec

@@ -13,7 +13,8 @@ import typing
 from typing import TYPE_CHECKING, Any
 
 from resnets.specs.errors import UserError, near_misses
-from resnets.specs.run import TrainSpec
+from resnets.specs.finetune import GivenWeights
+from resnets.specs.run import TrainSpec, shorten
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,6 +49,23 @@ def override(spec: TrainSpec, arguments: list[str]) -> TrainSpec:
             sys.stdout.write(output.getvalue())
             raise
         raise UserError(_plain(output.getvalue() + errors.getvalue(), arguments)) from None
+
+
+def shortened(spec: TrainSpec, steps: int, *arguments: list[str]) -> TrainSpec:
+    """Return the spec with `steps` steps, before it is overridden with each of `arguments`.
+
+    What is typed there stays as typed; the steps that a chosen schedule or warm-up brings along are the recipe's, and
+    scale with its length.
+    """
+    for words in arguments:
+        spec = override(spec, [word for word in words if word.startswith(("schedule:", "warmup:"))])
+    return shorten(spec, steps)
+
+
+def with_weights(spec: TrainSpec, source: str) -> TrainSpec:
+    """Return the spec with the weights to start from that --init-from names."""
+    model = spec.init.model if isinstance(spec.init, GivenWeights) else "check"
+    return dataclasses.replace(spec, init=GivenWeights(source=source, model=model))
 
 
 def is_choice(argument: str, spec: TrainSpec) -> bool:

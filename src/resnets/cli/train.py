@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from resnets.cli import flags
-from resnets.cli.overrides import override
+from resnets.cli.overrides import override, shortened, with_weights
 from resnets.recipes.find import list_recipes, recipe
 from resnets.specs import io
-from resnets.specs.finetune import GivenWeights
-from resnets.specs.run import TrainSpec, shorten
 
 if TYPE_CHECKING:
+    from resnets.specs.run import TrainSpec
     from resnets.tasks.classify.train import TrainedRun
 
 DESCRIPTION = """\
@@ -127,13 +126,10 @@ def _spec(parser: flags.Parser, given: argparse.Namespace, rest: list[str]) -> T
     if given.fields:
         rest = [*rest, "--help"]
     if given.steps is not None:
-        # What is typed stays as typed; the steps that a chosen schedule or warm-up brings along are the recipe's.
-        choices = [argument for argument in rest if argument.startswith(("schedule:", "warmup:"))]
-        spec = shorten(override(spec, choices), given.steps)
+        spec = shortened(spec, given.steps, rest)
     spec = override(spec, rest)
     if given.init_from is not None:
-        model = spec.init.model if isinstance(spec.init, GivenWeights) else "check"
-        spec = dataclasses.replace(spec, init=GivenWeights(source=given.init_from, model=model))
+        spec = with_weights(spec, given.init_from)
     if given.seed is not None:
         spec = dataclasses.replace(spec, seed=given.seed)
     return spec
