@@ -26,9 +26,10 @@ from resnets.report.build import write_report
 from resnets.report.examination import Examination, overlap
 from resnets.report.mistake_pictures import MistakePicture
 from resnets.report.page import render
+from resnets.report.part import Missing, RunPart
 from resnets.report.run_record import read_runs
 from resnets.report.text import printable
-from resnets.report.views import Missing, RunPart, page_view
+from resnets.report.views import page_view
 from resnets.specs.errors import DataError, RunError, UserError
 from resnets.specs.run import Machine
 

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 from resnets.report.comparison import error_of
 from resnets.report.examination import NoImagesError, examine
 from resnets.report.page import render, write_page
+from resnets.report.part import Missing, RunPart
 from resnets.report.prose import net_name
 from resnets.report.run_record import read_runs
 from resnets.report.text import printable
-from resnets.report.views import Missing, RunPart, page_view
+from resnets.report.views import page_view
 from resnets.specs.errors import DeviceError, RunError, UserError
 from resnets.specs.run import Machine
 

@@ -8,6 +8,8 @@ MINUS = "\N{MINUS SIGN}"
 TIMES = "\N{MULTIPLICATION SIGN}"
 NOTHING = "\N{EN DASH}"
 """What stands where there is no number."""
+LONGEST_NOTE = 1_000
+"""Characters of a note, which may hold a message or a path of any length."""
 
 
 def printable(text: object, most: int = 120) -> str:
