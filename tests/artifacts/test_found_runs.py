@@ -68,7 +68,9 @@ def test_an_unfinished_run_is_started_and_not_finished(tmp_path):
     assert found.finished(SPEC) is None
     assert found.started(SPEC) == further
     # Going on in another precision would be another run.
-    assert found.started(dataclasses.replace(SPEC, precision="bf16")) is None
+    half = dataclasses.replace(SPEC, precision="bf16")
+    assert found.started(half) is None
+    assert (found.unfinished(half).path, found.unfinished(half).last_step) == (further, 200)
 
 
 def test_damaged_and_foreign_folders_are_passed_over(tmp_path):

@@ -42,6 +42,12 @@ class FoundRun:
         return next((line for line in reversed(self.lines) if line.get("final") is True), None)
 
     @property
+    def last_step(self) -> int:
+        """The step of the log's last line; 0 of an empty log."""
+        step = self.lines[-1].get("step", 0) if self.lines else 0
+        return step if isinstance(step, int) else 0
+
+    @property
     def has_weights(self) -> bool:
         """Whether the model folder is there; runs of large nets are kept without."""
         return RunDirectory(self.path).is_finished
@@ -114,9 +120,15 @@ class FoundRuns:
     def started(self, spec: TrainSpec) -> Path | None:
         """Return the directory of a run of exactly this spec that is not finished, the furthest one; None if none."""
         wanted = spec_hash(spec)
-        runs = [run for run in self._runs(spec) if run.final is None and spec_hash(run.spec) == wanted]
-        furthest = max(runs, key=lambda run: run.lines[-1].get("step", 0) if run.lines else 0, default=None)
-        return furthest.path if furthest is not None else None
+        found = self._furthest([run for run in self._runs(spec) if spec_hash(run.spec) == wanted])
+        return found.path if found is not None else None
+
+    def unfinished(self, spec: TrainSpec) -> FoundRun | None:
+        """Return the furthest run of this spec, in whatever precision, that is not finished; None if there is none."""
+        return self._furthest(list(self._runs(spec)))
+
+    def _furthest(self, runs: list[FoundRun]) -> FoundRun | None:
+        return max((run for run in runs if run.final is None), key=lambda run: run.last_step, default=None)
 
     def shortened(self, spec: TrainSpec) -> list[FoundRun]:
         """Return finished runs of the same recipe and seed with fewer steps, the longest first.

@@ -137,9 +137,9 @@ EXPERIMENT = Experiment(
         ),
     ),
     cost={
-        "cpu": "4 nets, about 4 minutes on two cores",
-        "gpu": "4 nets of 8,000 iterations, about 10 minutes on one GPU",
-        "full": "4 nets of 64,000 iterations, hours on one GPU",
+        "cpu": "4 nets, about 3 minutes",
+        "gpu": "4 nets of 8,000 iterations, about 10 minutes on one GPU (estimated)",
+        "full": "4 nets of 64,000 iterations, hours on one GPU (estimated)",
     },
     notes=(
         f"Budget cpu: {CPU_SETTING}. That a deeper residual net is better does not show in so few iterations: "

@@ -101,8 +101,8 @@ EXPERIMENT = Experiment(
         *reported((_SMALL_110, _SMALL_602), budget="gpu", source="not in the paper", why="a stand-in"),
     ),
     cost={
-        "gpu": "ResNet-110 and ResNet-602 for 4,000 iterations on 10,000 images, bf16: tens of minutes on one GPU",
-        "full": "64,000 iterations of 1202 layers and of 110: days on one GPU; about 12 GB of activations in fp32",
+        "gpu": "ResNet-110 and ResNet-602 for 4,000 iterations on 10,000 images, bf16: tens of minutes on one GPU (estimated)",
+        "full": "64,000 iterations of 1202 layers and of 110: days on one GPU (estimated); about 12 GB of activations in fp32",
     },
     notes=("1202 layers start at a learning rate of 0.01 as 110 do, by the same rule.",),
 )

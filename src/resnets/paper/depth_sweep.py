@@ -116,8 +116,8 @@ EXPERIMENT = Experiment(
         Picture(name="depth-sweep-gpu", title="Residual nets, 16,000 iterations", runs=GPU, budget="gpu"),
     ),
     cost={
-        "cpu": "4 plain nets, about 3 minutes on two cores",
-        "gpu": "4 residual nets of 16,000 iterations, about 30 minutes on one GPU",
+        "cpu": "4 plain nets, about 2 minutes",
+        "gpu": "4 residual nets of 16,000 iterations, about 30 minutes on one GPU (estimated)",
     },
     notes=(
         f"Budget cpu: {CPU_SETTING}. The claim is about depths from 20 on.",

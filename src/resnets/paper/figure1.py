@@ -86,9 +86,9 @@ EXPERIMENT = Experiment(
     rows=tuple(row for budget in _DEEP_AND_SHALLOW for row in _rows(budget)),
     pictures=tuple(map(_picture, _DEEP_AND_SHALLOW)),
     cost={
-        "cpu": "2 nets, about 2 minutes on two cores",
-        "gpu": "2 nets of 8,000 iterations, minutes on one GPU",
-        "full": "2 nets of 64,000 iterations, hours on one GPU",
+        "cpu": "2 nets, 1 to 2 minutes",
+        "gpu": "2 nets of 8,000 iterations, some minutes on one GPU (estimated)",
+        "full": "2 nets of 64,000 iterations, hours on one GPU (estimated)",
     },
     notes=(f"Budget cpu: {CPU_SETTING}.",),
 )

@@ -119,9 +119,9 @@ EXPERIMENT = Experiment(
         ),
     ),
     cost={
-        "cpu": "5 nets, about 4 minutes on two cores",
-        "gpu": "2 nets of 8,000 and 4 of 16,000 iterations: tens of minutes on one GPU",
-        "full": "64,000 iterations of 5 plain and 6 residual nets: days on one GPU",
+        "cpu": "5 nets, about 3 minutes",
+        "gpu": "2 nets of 8,000 and 4 of 16,000 iterations: tens of minutes on one GPU (estimated)",
+        "full": "64,000 iterations of 5 plain and 6 residual nets: days on one GPU (estimated)",
     },
     notes=(
         f"Budget cpu: {CPU_SETTING}. That deeper residual nets are better does not show in so few iterations.",

@@ -99,8 +99,8 @@ EXPERIMENT = Experiment(
         for budget, runs in RUNS.items()
     ),
     cost={
-        "cpu": "4 nets, about 5 minutes on two cores",
-        "gpu": "4 nets of 8,000 iterations, about 10 minutes on one GPU",
+        "cpu": "4 nets, about 4 minutes",
+        "gpu": "4 nets of 8,000 iterations, about 10 minutes on one GPU (estimated)",
     },
     notes=(
         "Our highway block has a 3 x 3 gate a channel with bias -2 and carries x where the gate is 0. Table 6 quotes "

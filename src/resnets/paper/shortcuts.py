@@ -105,15 +105,15 @@ EXPERIMENT = Experiment(
             run="ResNet-20, A, B and C",
             meaning="largest difference of the test errors, points",
             ours=FromRuns(runs=CPU, read=largest_difference),
-            rule=Report(why="in small, where a run scatters by points"),
+            rule=Report(why="in small, where seeds alone differ by a point"),
             source="Table 3",
             budget="cpu",
         ),
         *reported(CPU, budget="cpu", source="not in the paper", why="the paper compares on ImageNet"),
     ),
     cost={
-        "cpu": "3 nets, about 2 minutes on two cores",
-        "gpu": "7 nets of 8,000 iterations, about 20 minutes on one GPU",
+        "cpu": "3 nets, about a minute",
+        "gpu": "7 nets of 8,000 iterations, about 20 minutes on one GPU (estimated)",
     },
     notes=(
         "The paper compares the options on ImageNet (Table 3, `table3`); CIFAR-10 stands in for it here.",

@@ -149,7 +149,7 @@ EXPERIMENT = Experiment(
     ),
     cost={
         "cpu": "two steps of the net on 4 images of 8 x 8 pixels, about 10 seconds",
-        "gpu": "4,000 iterations of 1202 and of 110 layers in bf16, about an hour on one GPU",
+        "gpu": "4,000 iterations of 1202 and of 110 layers in bf16, about an hour on one GPU (estimated)",
     },
     notes=("The paper's own run of 1202 layers is the full budget of `depth1202` and `table6`.",),
 )

@@ -100,7 +100,7 @@ EXPERIMENT = Experiment(
     ),
     pictures=(Picture(name="warmup110-gpu", title="ResNet-110 at the start", runs=(WITH, WITHOUT), budget="gpu"),),
     cost={
-        "gpu": "2 runs of ResNet-110 of 2,000 iterations, minutes on one GPU",
+        "gpu": "2 runs of ResNet-110 of 2,000 iterations, minutes on one GPU (estimated)",
         "full": "the five runs of ResNet-110 of Table 6",
     },
     notes=(

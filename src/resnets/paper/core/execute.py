@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,11 +15,13 @@ from resnets.paper.core.experiment import Computed, FromRuns, NotRun, Unavailabl
 from resnets.paper.core.find import canonical_name, experiment
 from resnets.paper.core.images import images_below
 from resnets.paper.core.outcome import Outcome, RowOutcome, SeedValue, filled
+from resnets.paper.core.threads import one_thread
 from resnets.paper.core.verdict import judge
 from resnets.recipes.find import recipe
-from resnets.specs.data import ImageFolder
+from resnets.specs.data import Cifar, ImageFolder
 from resnets.specs.errors import DataError, InterruptedRunError, RunError, SpecError, TrainingError
 from resnets.specs.io import spec_hash
+from resnets.specs.run import Machine
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,9 +29,12 @@ if TYPE_CHECKING:
 
     from resnets.artifacts.found_runs import FoundRun, FoundRuns
     from resnets.paper.core.experiment import Budget, Experiment, Picture, PlannedRun, Row
-    from resnets.specs.run import Machine, TrainSpec
+    from resnets.specs.run import TrainSpec
 
     Precision = Literal["fp32", "bf16", "fp16"]
+
+
+_FULL_PX = 32
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -105,7 +111,7 @@ class _Workshop:
         self.trained = 0
         self._failures: dict[str, str] = {}
 
-    def run(self, spec: TrainSpec, *, train: bool) -> FoundRun | str:
+    def run(self, spec: TrainSpec, *, train: bool, name: str = "") -> FoundRun | str:
         """Return the finished run of a spec, trained now if allowed; or why there is none."""
         found = self.found.finished(spec)
         if found is not None:
@@ -114,7 +120,7 @@ class _Workshop:
             return ""
         key = spec_hash(spec)
         if key not in self._failures:
-            reason = self._train(spec)
+            reason = self._train(spec, name)
             if not reason:
                 self.found = find_runs(self._roots)
                 found = self.found.finished(spec)
@@ -123,7 +129,7 @@ class _Workshop:
             self._failures[key] = reason
         return self._failures[key]
 
-    def _train(self, spec: TrainSpec) -> str:
+    def _train(self, spec: TrainSpec, name: str) -> str:
         """Train a run; return why it could not be, or an empty text."""
         from resnets import api
 
@@ -134,16 +140,21 @@ class _Workshop:
             return "needs ImageNet, which you supply: train its recipe with `resnets train` and give the run's folder"
         started = self.found.started(spec)
         directory = started or settings.run_root / directory_name(spec)
-        settings.say(f"{spec.recipe}, seed {spec.seed}, {spec.steps:,} iterations: {directory}")
+        # Maps of 8 x 8 pixels are too small to be divided: the threads would wait for each other.
+        small = isinstance(spec.dataset, Cifar) and spec.dataset.image_px < _FULL_PX
+        machine = settings.machine or Machine()
+        threads = one_thread() if small and not machine.threads else nullcontext()
+        settings.say(f"{name or spec.recipe}, seed {spec.seed}, {spec.steps:,} iterations: {directory}")
         try:
-            api.train(
-                spec,
-                data_root=settings.data_root,
-                run=directory,
-                machine=settings.machine,
-                command=settings.command,
-                quiet=settings.quiet,
-            )
+            with threads:
+                api.train(
+                    spec,
+                    data_root=settings.data_root,
+                    run=directory,
+                    machine=machine,
+                    command=settings.command,
+                    quiet=settings.quiet,
+                )
         except DataError as error:
             if settings.data_root is not None:
                 raise
@@ -195,7 +206,7 @@ def _fill_from_runs(row: Row, ours: FromRuns, workshop: _Workshop) -> RowOutcome
     for seed in seeds:
         runs = _runs_of_seed(ours.runs, seed, workshop, train=row.budget == settings.budget)
         if isinstance(runs, str):
-            reason = reason or runs or _how_to_run(row, ours)
+            reason = reason or runs or _how_to_run(row, ours, seed, workshop)
             continue
         if ours.needs_weights and not all(run.has_weights for run in runs):
             reason = reason or "the finished run was kept without its weights"
@@ -218,17 +229,21 @@ def _runs_of_seed(
     """Return the finished runs of one seed, or why one of them is missing; the others are not trained then."""
     runs: list[FoundRun] = []
     for plan in planned:
-        run = workshop.run(dataclasses.replace(plan.spec, seed=seed), train=train)
+        run = workshop.run(dataclasses.replace(plan.spec, seed=seed), train=train, name=plan.name)
         if isinstance(run, str):
             return run
         runs.append(run)
     return runs
 
 
-def _how_to_run(row: Row, ours: FromRuns) -> str:
+def _how_to_run(row: Row, ours: FromRuns, seed: int, workshop: _Workshop) -> str:
     if isinstance(ours.runs[0].spec.dataset, ImageFolder):
         return "needs ImageNet, which you supply"
     steps = max(plan.spec.steps for plan in ours.runs)
+    begun = [workshop.found.unfinished(dataclasses.replace(plan.spec, seed=seed)) for plan in ours.runs]
+    begun = [run for run in begun if run is not None]
+    if begun:
+        return f"{begun[0].path} is at step {begun[0].last_step:,} of {steps:,}"
     return f"no finished run of {steps:,} iterations; --budget {row.budget} trains it"
 
 

@@ -203,7 +203,7 @@ def _summary(outcome: Outcome) -> str:
     parts = [f"{count} {words[kind]}" for kind, count in counts.items() if count]
     if hidden:
         parts.append(f"{hidden} of the paper's own runs not shown (--budget check lists them)")
-    trained = f", {outcome.trained} run(s) trained" if outcome.trained else ""
+    trained = f", {outcome.trained} run{'s' * (outcome.trained != 1)} trained" if outcome.trained else ""
     return f"{', '.join(parts)}; budget {outcome.budget}, {duration(outcome.seconds)}{trained}"
 
 
