@@ -484,7 +484,7 @@ def test_a_net_without_a_mistake_is_reported(record):
     )
     html = render(page_view([RunPart(record=record, examination=found)], None, "resnets"))
     assert "Every image is right." in html
-    assert "Surest mistakes" not in html
+    assert "Most confident mistakes" not in html
 
 
 def luminance(color):

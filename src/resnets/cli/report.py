@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 DESCRIPTION = """\
 Write one HTML file about a run, finished or not, or a comparison of several: what was trained on what, the error
-curves as the paper draws them, confusions, errors of the classes, calibration, the surest mistakes with the pixels
+curves as the paper draws them, confusions, errors of the classes, calibration, the most confident mistakes with the pixels
 that led to them, learning rate, speed and environment. It opens without a network, on a phone too, and prints.
 
 The parts about single images need the images the net was trained for: the digits are always here; name others with

@@ -1,4 +1,4 @@
-"""What a run's net does on the images it is tested on: confusions, calibration, its surest mistakes, its responses.
+"""What a run's net does on the images it is tested on: confusions, calibration, its most confident mistakes, its responses.
 
 Everything comes from one pass over the split that the run's own log is about, with the weights that it has left.
 """
@@ -74,7 +74,7 @@ class Examination:
     pairs: tuple[ConfusedPair, ...]
     calibration: Calibration
     pictures: tuple[MistakePicture, ...]
-    """The surest mistakes, the surest first."""
+    """The most confident mistakes, the most confident first."""
     responses: tuple[LayerResponse, ...]
     """Of each 3x3 layer, as in Fig. 7; none of a net without such layers."""
     response_images: int
@@ -145,7 +145,7 @@ def examine(
     wrong[scored] = probabilities[scored].argmax(axis=1) != labels[scored]
     scores, kept = probabilities[scored], labels[scored]
     responses, response_images, response_split = _responses(stored, dataset, split, computing)
-    surest = analysis.most_confident_mistakes(scores, kept, most=MOST_MISTAKES)
+    confident = analysis.most_confident_mistakes(scores, kept, most=MOST_MISTAKES)
     return Examination(
         split=split,
         dataset=dataset.name,
@@ -158,7 +158,7 @@ def examine(
         class_errors=tuple(analysis.errors_by_class(scores, kept)),
         pairs=tuple(analysis.most_confused_pairs(scores, kept, most=MOST_PAIRS)),
         calibration=calibration(scores, kept),
-        pictures=mistake_pictures(stored, dataset.splits[split], surest, scored, device=device),
+        pictures=mistake_pictures(stored, dataset.splits[split], confident, scored, device=device),
         responses=responses,
         response_images=response_images,
         response_split=response_split,

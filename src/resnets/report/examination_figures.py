@@ -165,7 +165,7 @@ def reliability_figure(examination: Examination, prefix: str) -> Figure:
         identifier=chart.identifier,
         title=chart.title,
         caption=f"Expected calibration error {found.expected_calibration_error:.2f} points ({len(found.bins)} bins). "
-        f"The net is right for {found.accuracy:.2f} % of the images and {found.confidence:.2f} % sure on average: "
+        f"The net is right for {found.accuracy:.2f} % of the images and {found.confidence:.2f} % confident on average: "
         f"{direction}confident by {abs(found.confidence - found.accuracy):.2f} points.",
         svg=draw(chart),
         key=(

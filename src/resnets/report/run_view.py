@@ -76,7 +76,7 @@ def _examination_view(part: RunPart, anchor: str, several: bool) -> dict[str, An
             "predicted": names[picture.mistake.predicted],
             "name": printable(picture.name, 80),
             "alt": f"{printable(picture.name, 80)}: {names[picture.mistake.label]}, taken for {names[picture.mistake.predicted]}",
-            "figures": f"{100 * picture.mistake.probability:.2f} % sure; {100 * picture.mistake.label_probability:.2f} % "
+            "figures": f"{100 * picture.mistake.probability:.2f} % confident; {100 * picture.mistake.label_probability:.2f} % "
             f"for the right class, its {_ordinal(picture.mistake.label_rank)}",
         }
         for picture in tested.pictures

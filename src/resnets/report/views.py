@@ -115,7 +115,7 @@ def _contents(
         if run["examination"]:
             entries += [(f"{anchor}-tested", "Classes"), (f"{anchor}-confusion", "Confusions")]
             entries += [(f"{anchor}-calibration", "Calibration")]
-            entries += [(f"{anchor}-mistakes", "Surest mistakes")] if run["examination"]["cards"] else []
+            entries += [(f"{anchor}-mistakes", "Most confident mistakes")] if run["examination"]["cards"] else []
         entries += [("responses", "Layer responses")] if responses else []
         entries += [(f"{anchor}-course", "Course of the training")] if run["course"] else []
         entries += [(f"{anchor}-environment", "Environment")]

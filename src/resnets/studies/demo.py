@@ -133,5 +133,6 @@ def _print_verdict(report: dict[str, Any], picture: Path) -> None:
         )
     print(f"\ncurves {picture}    models {picture.parent / 'plain'}, {picture.parent / 'residual'}")
     print(
-        f"{report['seconds']:.0f} seconds. Next: resnets train cifar10.resnet20, or resnets train folder.scratch --data FOLDER"
+        f"{report['seconds']:.0f} seconds. Next: resnets report {picture.parent / 'plain'} {picture.parent / 'residual'}, "
+        "resnets reproduce,\nresnets train cifar10.resnet20, or resnets train folder.scratch --data FOLDER"
     )
