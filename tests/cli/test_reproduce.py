@@ -56,7 +56,6 @@ def test_several_experiments_are_one_json_document(capsys):
 
 def test_nothing_is_written_where_nothing_is_trained(capsys, tmp_path):
     printed(capsys, "table6")
-    printed(capsys)
     assert list(tmp_path.iterdir()) == []
 
 
