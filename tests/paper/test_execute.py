@@ -199,7 +199,20 @@ def test_a_run_kept_without_weights_does_not_fill_a_row_that_needs_them(tmp_path
 
 def test_a_claim_that_is_not_a_number_fails(tmp_path):
     planned = experiment_of(ours=Computed(value=lambda: float("nan")), rule=AtLeast(limit=0, why="test"))
-    assert fill("mine", planned, settings(tmp_path)).rows[0].verdict == "FAIL"
+    outcome = fill("mine", planned, settings(tmp_path))
+    assert outcome.rows[0].verdict == "FAIL"
+    (row,) = json.loads(json.dumps(outcome.to_json(), allow_nan=False))["rows"]
+    assert (row["ours"], row["verdict"], row["reason"]) == (None, "FAIL", "ours is nan, which JSON cannot hold")
+    assert "nan" in outcome_text(outcome, 80)
+
+
+def test_a_picture_that_cannot_be_written_is_said_and_the_rows_are_there(tmp_path):
+    write_run(tmp_path / "runs", seeded("plain20"), 9.0)
+    (tmp_path / "file").touch()
+    outcome = reproduce("figure6", Settings(run_root=tmp_path / "file", roots=(tmp_path / "runs",)))
+    assert row_of(outcome, "plain-20").ours == 9.0
+    assert outcome.pictures == ()
+    assert any("figure6-plain is not drawn" in note and "cannot be written" in note for note in outcome.notes)
 
 
 def test_data_that_are_not_here_leave_the_row_empty_unless_their_place_was_given(tmp_path, monkeypatch):

@@ -282,8 +282,8 @@ def _draw(planned: Experiment, workshop: _Workshop) -> tuple[tuple[Path, ...], l
             notes.append(f"{picture.name} is drawn without {', '.join(missing)}: not trained yet.")
         try:
             drawn.append(_draw_picture(picture, runs, workshop.settings))
-        except Unavailable as missing_part:
-            notes.append(f"{picture.name} is not drawn: {missing_part}.")
+        except (Unavailable, RunError) as reason:
+            notes.append(f"{picture.name} is not drawn: {str(reason).rstrip('.')}.")
     return tuple(drawn), notes
 
 

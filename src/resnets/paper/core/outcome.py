@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -60,9 +61,9 @@ class RowOutcome:
             "run": row.run,
             "meaning": row.meaning,
             "source": row.source,
-            "ours": self.ours,
+            "ours": _finite(self.ours),
             "paper": row.paper,
-            "delta": self.delta,
+            "delta": _finite(self.delta),
             "verdict": self.verdict,
             "rule": rule_text(row.rule),
             "budget": row.budget,
@@ -71,15 +72,21 @@ class RowOutcome:
             value["printed"] = row.printed
         if self.reason:
             value["reason"] = self.reason
+        elif value["ours"] is None:
+            value["reason"] = f"ours is {self.ours}, which JSON cannot hold"
         if self.seeds:
             value |= {
-                "seeds": [{"seed": one.seed, "value": one.value} for one in self.seeds],
-                "mean": self.mean,
-                "spread": self.spread,
-                "best": min(one.value for one in self.seeds),
+                "seeds": [{"seed": one.seed, "value": _finite(one.value)} for one in self.seeds],
+                "mean": _finite(self.mean),
+                "spread": _finite(self.spread),
+                "best": _finite(min(one.value for one in self.seeds)),
                 "run_directories": [str(run.path) for run in self.runs],
             }
         return value
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
 
 
 def filled(row: Row, seeds: list[SeedValue], planned: int, runs: list[FoundRun], reason: str) -> RowOutcome:
