@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -855,25 +856,25 @@ def test_a_file_of_a_net_that_gives_every_image_the_same_is_refused(bare, tmp_pa
     assert [entry.name for entry in tmp_path.iterdir()] == ["w.pth"]
 
 
-@pytest.fixture
-def file_limit():
-    """Let no file grow beyond a number of bytes, as on a full disk: file_limit(bytes)."""
+@contextmanager
+def no_file_above(size):
+    """Let no file grow beyond `size` bytes, as on a full disk; not even the log of the tests, so nothing may print."""
     resource = pytest.importorskip("resource")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.mark.parametrize("size", [64, 4096])
 @pytest.mark.parametrize("target", [*EXPRESSIBLE, "resnets", "safetensors"])
-def test_a_disk_that_fills_up_is_an_error_of_one_line_that_says_so_and_leaves_nothing(
-    tmp_path, file_limit, target, size
-):
+def test_a_disk_that_fills_up_is_an_error_of_one_line_that_says_so_and_leaves_nothing(tmp_path, target, size):
     spec, name, _ = EXPRESSIBLE.get(target, (tiny(stem="3x3", shortcut="A", zero_pad="both"), "x", None))
     name, target = ("w.safetensors", "cifar") if target == "safetensors" else (name, target)
     original = stored(spec, licence="mit")
-    file_limit(size)
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(UserError) as caught, no_file_above(size):
         convert(original, tmp_path / "new" / name, to=target)
     assert str(caught.value) == f"{tmp_path / 'new' / name} cannot be written: File too large."
     assert not list(tmp_path.iterdir())
