@@ -6,6 +6,7 @@ import json
 import pytest
 
 from resnets.artifacts.found_runs import find_runs
+from resnets.artifacts.run_directory import read_spec
 from resnets.recipes.find import recipe
 from resnets.specs import io
 from resnets.specs.errors import RunError
@@ -44,6 +45,25 @@ def test_a_run_is_found_whatever_its_folder_is_called(tmp_path):
 def test_a_run_of_another_spec_never_stands_for_it(tmp_path, other):
     write_run(tmp_path / "run", other)
     assert find_runs([tmp_path]).finished(SPEC) is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[",
+        "[" * 100_000,
+        '{"steps": ' + "1" * 5_000 + "}",
+        '{"kind": "TrainSpec", "label_smoothing": 1' + "0" * 400 + "}",
+    ],
+    ids=["cut", "deep", "long-number", "large-number"],
+)
+def test_a_damaged_config_is_an_error_of_its_own_run_alone(tmp_path, text):
+    write_run(tmp_path / "good")
+    bad = write_run(tmp_path / "bad")
+    (bad / "config.json").write_text(text)
+    with pytest.raises(RunError, match=r"config\.json"):
+        read_spec(bad / "config.json")
+    assert find_runs([tmp_path]).finished(SPEC) is not None
 
 
 def test_a_label_of_another_recipe_is_the_same_run(tmp_path):

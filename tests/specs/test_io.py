@@ -40,6 +40,7 @@ def test_numbers_survive_exactly(lr, seed, steps):
         ({"model": {"kind": "somewhere:Spec"}}, r"not loaded; import somewhere first"),
         ({"model": {"kind": "ResNetSpec"}}, r"lacks the field"),
         ({"steps": 0}, r"at least 1"),
+        ({"label_smoothing": 10**400}, r"TrainSpec.label_smoothing is 10{76}\.\.\.; no float is as large"),
     ],
 )
 def test_what_does_not_fit_is_refused_with_its_path(change, message):

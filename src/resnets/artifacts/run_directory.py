@@ -212,10 +212,10 @@ def read_spec(path: Path) -> TrainSpec:
         return io.from_json(TrainSpec, json.loads(path.read_text(encoding="utf-8")))
     except OSError as error:
         raise RunError(f"{path} cannot be read: {error.strerror}.") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise RunError(f"{path} is not valid JSON ({error}); the run it belongs to cannot be identified.") from error
     except SpecError as error:
         raise RunError(f"{path} does not hold a training spec: {error}") from error
+    except (ValueError, RecursionError) as error:  # also numbers of thousands of digits, and thousands of levels
+        raise RunError(f"{path} is not valid JSON ({error}); the run it belongs to cannot be identified.") from error
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -87,10 +87,17 @@ def _decode(kind: Any, value: Any, path: str) -> Any:
         item = typing.get_args(kind)[0]
         return tuple(_decode(item, entry, f"{path}[{index}]") for index, entry in enumerate(value))
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        return _float(value, path)
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         raise SpecError(f"{path} is {shown(value)}; it is of type {kind.__name__}.")
     return value
+
+
+def _float(value: int, path: str) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        raise SpecError(f"{path} is {shown(value)}; no float is as large.") from None
 
 
 def _decode_union(members: tuple[Any, ...], value: Any, path: str) -> Any:
