@@ -69,7 +69,7 @@ def trained(tmp_path, capsys):
         (["train", "digits.resnet20", "--precision", "fp8"], ["fp8"]),
         (["train", "digits.resnet20", "--optimizer.base-l", "0.1"], ["Did you mean --optimizer.base-lr"]),
         (["train", "digits.resnet20", "schedule:cosin"], ["schedule:cosine, schedule:plateau, schedule:step-decay"]),
-        (["train", "digits.resnet20", "--global-batch", "0"], ["error: global_batch is 0; it is at least 1."]),
+        (["train", "digits.resnet20", "--global-batch", "0"], ["error: global_batch is 0; it is at least 1 "]),
         (["train", "digits.resnet20", "--run", ""], ["--run is empty"]),
         (["train", "digits.resnet20", "--from", "x.json"], ["exclude each other"]),
         (["train", "digits.resnet20", "--seed", "-1"], ["seed is -1"]),

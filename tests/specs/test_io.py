@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 
 import pytest
 from hypothesis import given
@@ -10,9 +11,10 @@ from hypothesis import strategies as st
 from resnets.recipes.find import recipe
 from resnets.specs import io
 from resnets.specs.catalogue import model_spec, names
+from resnets.specs.data import PadCrop
 from resnets.specs.errors import SpecError
 from resnets.specs.model import ModelSpec
-from resnets.specs.run import TrainSpec
+from resnets.specs.run import TrainSpec, shorten
 
 
 @pytest.mark.parametrize("name", list(names()))
@@ -46,6 +48,40 @@ def test_numbers_survive_exactly(lr, seed, steps):
 def test_what_does_not_fit_is_refused_with_its_path(change, message):
     with pytest.raises(SpecError, match=message):
         io.from_json(TrainSpec, io.to_json(recipe("cifar10.resnet20")) | change)
+
+
+@pytest.mark.parametrize(
+    ("field", "change", "message"),
+    [
+        ("optimizer", {"base_lr": math.inf}, "base_lr is inf; it is above 0 and finite"),
+        ("optimizer", {"base_lr": math.nan}, "base_lr is nan; it is above 0 and finite"),
+        ("optimizer", {"weight_decay": math.inf}, "weight_decay is inf; it is 0 or more and finite"),
+        ("dataset", {"image_px": 100_000, "resize_px": 100_000}, "resized image, which has at most 4096"),
+        ("dataset", {"std": (1.0, 1.0, math.nan)}, "std is .*nan.*; every value is above 0 and finite"),
+        ("dataset", {"mean": (1.0, math.inf, 1.0)}, "mean is .*inf.*; every value is finite"),
+        ("optimizer", {"weight_decay": math.nan}, "weight_decay is nan; it is 0 or more and finite"),
+        ("augment", {"max_resize_px": 10**10}, "at least 1 and at most 4096"),
+    ],
+)
+def test_values_that_no_run_can_use_are_refused_before_it_begins(field, change, message):
+    spec = recipe("imagenet.resnet18")
+    with pytest.raises(SpecError, match=message):
+        dataclasses.replace(getattr(spec, field), **change)
+
+
+@pytest.mark.parametrize("steps", [10**9 + 1, 10**400])
+def test_more_steps_than_a_run_can_have_are_refused(steps):
+    spec = recipe("imagenet.resnet18")
+    with pytest.raises(SpecError, match="at least 1 and at most a billion"):
+        shorten(spec, steps)
+    with pytest.raises(SpecError, match="at least 1 and at most a billion"):
+        dataclasses.replace(spec, global_batch=steps)
+
+
+@pytest.mark.parametrize("pad_px", [-1, 33])
+def test_padding_beyond_the_images_is_refused(pad_px):
+    with pytest.raises(SpecError, match=r"pad_px is .*at least 0 and at most 32"):
+        PadCrop(pad_px=pad_px)
 
 
 def test_the_hash_ignores_the_label_and_nothing_else():

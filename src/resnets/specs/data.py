@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from typing import Literal
 
 from resnets.specs.errors import SpecError
+from resnets.specs.preprocess import LARGEST_PX
 
 DIGITS_CLASSES = tuple("0123456789")
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 IMAGENET_STD = (58.395, 57.12, 57.375)
+_LARGEST_SIDE = 32
+"""Of the images that are padded: CIFAR's."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,10 +69,10 @@ class ImageFolder:
 
     def __post_init__(self) -> None:
         """Refuse sizes and shares that cannot be used."""
-        if not (1 <= self.image_px <= self.resize_px or self.image_px == self.resize_px == 0):
+        if not (1 <= self.image_px <= self.resize_px <= LARGEST_PX or self.image_px == self.resize_px == 0):
             raise SpecError(
-                f"dataset.image_px is {self.image_px} and dataset.resize_px is {self.resize_px}; "
-                "the crop is at least 1 pixel and no larger than the resized image."
+                f"dataset.image_px is {self.image_px} and dataset.resize_px is {self.resize_px}; the crop is at least 1 "
+                f"pixel and no larger than the resized image, which has at most {LARGEST_PX}."
             )
         channels = 1 if self.color == "gray" else 3
         if not len(self.mean) == len(self.std) == channels:
@@ -77,8 +80,10 @@ class ImageFolder:
                 f"dataset.color is {self.color!r}: dataset.mean and dataset.std need {channels} value(s), "
                 f"they have {len(self.mean)} and {len(self.std)}."
             )
-        if min(self.std) <= 0:
-            raise SpecError(f"dataset.std is {self.std}; every value is above 0.")
+        if not all(0 < value < math.inf for value in self.std):
+            raise SpecError(f"dataset.std is {self.std}; every value is above 0 and finite.")
+        if not all(map(math.isfinite, self.mean)):
+            raise SpecError(f"dataset.mean is {self.mean}; every value is finite.")
         if self.statistics_images < 0:
             raise SpecError(f"dataset.statistics_images is {self.statistics_images}; it is 0 (all) or more.")
         if not 0 < self.validation_fraction < 1:
@@ -98,9 +103,11 @@ class PadCrop:
     """Mirror left and right with probability 0.5."""
 
     def __post_init__(self) -> None:
-        """Refuse a negative padding."""
-        if self.pad_px < 0:
-            raise SpecError(f"augment.pad_px is {self.pad_px}; it is 0 or more.")
+        """Refuse a padding from which crops would show nothing of an image."""
+        if not 0 <= self.pad_px <= _LARGEST_SIDE:
+            raise SpecError(
+                f"augment.pad_px is {self.pad_px}; it is at least 0 and at most {_LARGEST_SIDE}, the side of the images."
+            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -135,10 +142,10 @@ class ScaleCrop:
 
     def __post_init__(self) -> None:
         """Refuse an empty range."""
-        if not 1 <= self.min_resize_px <= self.max_resize_px:
+        if not 1 <= self.min_resize_px <= self.max_resize_px <= LARGEST_PX:
             raise SpecError(
                 f"augment.min_resize_px is {self.min_resize_px} and augment.max_resize_px is {self.max_resize_px}; "
-                "they are at least 1, and the first is no larger than the second."
+                f"they are at least 1 and at most {LARGEST_PX}, and the first is no larger than the second."
             )
 
 

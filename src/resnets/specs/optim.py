@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -32,9 +33,12 @@ class SGD:
 
     def __post_init__(self) -> None:
         """Refuse values outside their range."""
-        _check(self.base_lr > 0, f"optimizer.base_lr is {self.base_lr}; it is above 0.")
+        _check(0 < self.base_lr < math.inf, f"optimizer.base_lr is {self.base_lr}; it is above 0 and finite.")
         _check(0 <= self.momentum < 1, f"optimizer.momentum is {self.momentum}; it is at least 0 and below 1.")
-        _check(self.weight_decay >= 0, f"optimizer.weight_decay is {self.weight_decay}; it is 0 or more.")
+        _check(
+            0 <= self.weight_decay < math.inf,
+            f"optimizer.weight_decay is {self.weight_decay}; it is 0 or more and finite.",
+        )
         _check(not self.nesterov or self.momentum > 0, "optimizer.nesterov needs optimizer.momentum above 0.")
 
 
@@ -119,7 +123,7 @@ class ErrorWarmup:
 
     def __post_init__(self) -> None:
         """Refuse values outside their range."""
-        _check(self.lr > 0, f"warmup.lr is {self.lr}; it is above 0.")
+        _check(0 < self.lr < math.inf, f"warmup.lr is {self.lr}; it is above 0 and finite.")
         _check(0 < self.until_error <= 100, f"warmup.until_error is {self.until_error}; it lies between 0 and 100.")
         _check(self.window_steps >= 1, f"warmup.window_steps is {self.window_steps}; it is at least 1.")
 

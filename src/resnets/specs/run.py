@@ -19,8 +19,12 @@ from resnets.specs.data import (
 )
 from resnets.specs.errors import SpecError
 from resnets.specs.finetune import Finetune, GivenWeights, InitSpec, RandomWeights
+from resnets.specs.io import shown
 from resnets.specs.model import ModelSpec
 from resnets.specs.optim import SGD, ErrorWarmup, LinearWarmup, NoWarmup, ScheduleSpec, StepDecay, WarmupSpec
+
+MOST_STEPS = 10**9
+"""Of a run, and images of a step: no machine gets there, and larger numbers are mistyped."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -92,8 +96,8 @@ class TrainSpec:
     def __post_init__(self) -> None:
         """Refuse lengths and batches that cannot be trained."""
         for name in ("steps", "full_steps", "global_batch", "accumulation", "evaluate_every_steps"):
-            if getattr(self, name) < 1:
-                raise SpecError(f"{name} is {getattr(self, name)}; it is at least 1.")
+            if not 1 <= getattr(self, name) <= MOST_STEPS:
+                raise SpecError(f"{name} is {shown(getattr(self, name))}; it is at least 1 and at most a billion.")
         if self.global_batch % self.accumulation:
             raise SpecError(
                 f"global_batch {self.global_batch} does not divide into accumulation {self.accumulation} equal passes."
@@ -151,10 +155,10 @@ def shorten(spec: TrainSpec, steps: int) -> TrainSpec:
     same one are one.
 
     Raises:
-        SpecError: `steps` is below 1.
+        SpecError: `steps` is below 1, or more than a run can have.
     """
-    if steps < 1:
-        raise SpecError(f"--steps is {steps}; it is at least 1.")
+    if not 1 <= steps <= MOST_STEPS:
+        raise SpecError(f"--steps is {shown(steps)}; it is at least 1 and at most a billion.")
     ratio = steps / spec.steps
 
     def scaled(count: int) -> int:
