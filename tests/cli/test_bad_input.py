@@ -156,6 +156,25 @@ def test_a_run_directory_that_is_a_file_is_refused(tmp_path, capsys):
     refused(["train", "digits.resnet8", "--steps", "2", "--run", "file/run"], capsys, "a part of the path is a file")
 
 
+def test_a_run_directory_is_tried_before_minutes_go_into_a_mean_image(tmp_path, capsys, monkeypatch):
+    for name in ("cat", "dog"):
+        for split in ("train", "val"):
+            photo(tmp_path / "photos" / split / name / "1.png")
+    (tmp_path / "file").write_text("mine")
+    monkeypatch.setattr("resnets.tasks.classify.prepare.training_statistics", None)
+    sizes = ["--dataset.image-px", "32", "--dataset.resize-px", "32", "--global-batch", "2", "--steps", "1"]
+    train = ["train", "imagenet.resnet18", "--data", "photos", *sizes, "--run"]
+    refused([*train, "file/run"], capsys, "a part of the path is a file")
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    refused([*train, "new/run"], capsys, "you may not write there")
+
+
+def test_a_finished_run_may_lie_where_nobody_can_write(trained, capsys, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    assert main(["train", "digits.resnet8", "--steps", "2", "--run", trained, "--device", "cpu"]) == 0
+    assert "is finished" in "".join(capsys.readouterr())
+
+
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write anywhere")
 def test_an_unwritable_run_directory_is_refused(tmp_path, capsys):
     (tmp_path / "locked").mkdir(mode=0o500)

@@ -108,6 +108,24 @@ class RunDirectory:
             "the same spec to go on."
         )
 
+    def check_writable(self) -> None:
+        """Refuse a folder that cannot be made or written into, without making it.
+
+        Raises:
+            RunError: with the reason.
+        """
+        there = self.path
+        try:
+            while not there.exists():
+                there = there.parent
+            error = (
+                errno.ENOTDIR if not there.is_dir() else None if os.access(there, os.W_OK | os.X_OK) else errno.EACCES
+            )
+        except OSError as caught:  # a name that is too long, a folder that may not be entered
+            raise _unwritable(self.path, caught) from caught
+        if error is not None:
+            raise _unwritable(self.path, OSError(error, os.strerror(error)))
+
     def load_statistics(self, fingerprint: str) -> dict[str, Tensor] | None:
         """Return the statistics that the run has kept of the images with this fingerprint, or None.
 

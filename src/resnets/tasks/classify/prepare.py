@@ -120,6 +120,8 @@ def prepare(
     spec, notes = _fit_to_data(spec, dataset, ranks.world_size)
     _check(spec, dataset, given)
     directory.check_same(spec)
+    if ranks.is_first and not directory.is_finished:
+        directory.check_writable()
     # From here on it may take minutes, so nothing is refused any more that could have been before.
     statistics = _statistics(spec, dataset, directory, machine, ranks, quiet)
     preprocessor = preprocess_for(spec.dataset, dataset.splits["train"], statistics)
