@@ -295,7 +295,7 @@ def test_class_names_and_licence_of_the_files_can_be_replaced(tmp_path):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda weights: weights.pop("layer2.0.bn1.bias"), ["tensors are missing (", "layer2.0.bn1.bias"]),
+        (lambda weights: weights.pop("layer2.0.bn1.bias"), ["1 tensor is missing (layer2.0.bn1.bias)."]),
         (
             lambda weights: weights.update({"layer2.0.bn9.bias": torch.ones(1)}),
             ["not part of it (", "layer2.0.bn9.bias"],
@@ -602,8 +602,21 @@ def test_a_destination_that_cannot_be_written_is_an_error_of_one_line(bare, tmp_
 
 def test_a_destination_below_a_file_is_an_error_of_one_line(bare, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="cannot be written"):
+    with pytest.raises(UserError, match=r"x cannot be written: .*file is a file\."):
         convert(bare[0], tmp_path / "file" / "x", bare[1])
+
+
+def test_a_folder_that_another_process_makes_meanwhile_is_used_and_left(bare, tmp_path, monkeypatch):
+    mkdir = Path.mkdir
+
+    def made_by_another(self, *arguments, **settings):
+        if self.name == "new":
+            mkdir(self)
+        mkdir(self, *arguments, **settings)
+
+    monkeypatch.setattr(Path, "mkdir", made_by_another)
+    convert(bare[0], tmp_path / "new" / "x", bare[1])
+    assert [entry.name for entry in (tmp_path / "new").iterdir()] == ["x"]
 
 
 @pytest.mark.parametrize(

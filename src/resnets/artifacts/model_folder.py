@@ -296,15 +296,23 @@ def check_weights(model: nn.Module, weights: Mapping[str, Tensor], message: str)
         if name in weights and weights[name].dtype != value.dtype
     ]
     problems = [
-        *([f"{len(missing)} tensors are missing ({', '.join(missing[:3])} …)"] if missing else []),
-        *([f"{len(extra)} are not part of it ({', '.join(map(shown, extra[:3]))} …)"] if extra else []),
-        *([f"{len(misshapen)} have another shape ({'; '.join(misshapen[:2])} …)"] if misshapen else []),
-        *([f"{len(mistyped)} have another type ({'; '.join(mistyped[:2])} …)"] if mistyped else []),
+        _told(missing, "tensor is missing", "tensors are missing"),
+        _told([shown(name) for name in extra], "is not part of it", "are not part of it"),
+        _told(misshapen, "has another shape", "have another shape"),
+        _told(mistyped, "has another type", "have another type"),
     ]
-    if problems:
+    if problems := [problem for problem in problems if problem]:
         raise ModelError(
             f"{message}: {', '.join(problems)}. The weights belong to another net, variant or class count."
         )
+
+
+def _told(tensors: list[str], one: str, several: str) -> str:
+    """Return how many tensors have a problem and which the first ones are; nothing of none."""
+    if not tensors:
+        return ""
+    more = "; …" if len(tensors) > 3 else ""
+    return f"{len(tensors)} {one if len(tensors) == 1 else several} ({'; '.join(tensors[:3])}{more})"
 
 
 def _sync(path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import math
 import os
 import shutil
@@ -69,8 +70,14 @@ def _parents(path: Path) -> Iterator[None]:
     created: list[Path] = []
     try:
         for folder in reversed(path.parents):
-            if not folder.is_dir():
+            if folder.is_dir():
+                continue
+            try:
                 folder.mkdir()
+            except FileExistsError:
+                if not folder.is_dir():  # otherwise another process has made it in this moment
+                    raise NotADirectoryError(errno.ENOTDIR, f"{folder} is a file") from None
+            else:
                 created.append(folder)
         yield
     except BaseException:
