@@ -1,6 +1,7 @@
 """Model folders that nobody vouches for, and what happens to one while it is replaced."""
 
 import copy
+import dataclasses
 import json
 import os
 import random
@@ -17,6 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from resnets.artifacts import model_folder
 from resnets.artifacts.model_folder import StoredModel, load_model, save_model
+from resnets.artifacts.run_directory import write_json
 from resnets.cli.main import main
 from resnets.data.preprocess import Preprocessor
 from resnets.specs.data import ImageFolder
@@ -374,3 +376,12 @@ def test_a_link_stays_and_a_file_is_not_replaced(tmp_path, small_net):
     with pytest.raises(OSError, match="a file of this name"):
         save_model(tmp_path / "file", small_net())
     assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_place_whose_name_is_no_utf_8_is_kept(tmp_path, small_net):
+    place = "/photos/\udcff é"
+    save_model(tmp_path / "model", dataclasses.replace(small_net(), metrics={"dataset": place}))
+    assert load_model(tmp_path / "model").metrics["dataset"] == place
+    assert "é" in (tmp_path / "model" / "config.json").read_text("utf-8")
+    write_json(tmp_path / "env.json", {"command": place})
+    assert json.loads((tmp_path / "env.json").read_bytes())["command"] == place

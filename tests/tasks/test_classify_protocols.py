@@ -3,7 +3,9 @@
 import dataclasses
 import json
 import math
+import os
 import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -629,6 +631,31 @@ def test_a_folder_is_matched_by_name_only_with_names_that_a_model_has_once(folde
     with pytest.raises(ModelError, match=r"more than one class called 'red'"):
         align_classes(dataset, stored)
     assert align_classes(dataset, stored_model(classes=("x", "blue", "x", "green", "red"))).classes[4] == "red"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere names of files are text")
+def test_names_of_files_and_classes_cannot_steer_the_terminal_nor_end_the_report(folder, tmp_path, capsys):
+    red = "red\x1b[31m\nline"
+    (folder / "red").rename(folder / red)
+    for name in (b"not utf-8 \xff.jpg", b"clear \x1b[2J.jpg"):
+        (folder / "blue" / os.fsdecode(name)).write_bytes(b"no image")
+    save_model(tmp_path / "model", stored_model(classes=("blue", "green", red)))
+    model, quick = str(tmp_path / "model"), ["--device", "cpu"]
+    for command in (["evaluate", model, "--data", str(folder), "--workers", "0"], ["predict", model, str(folder)]):
+        assert main([*command, *quick]) == (0 if command[0] == "evaluate" else 2)
+        output = "".join(capsys.readouterr()).encode()
+        assert b"\x1b" not in output
+        for shown in (rb"red\x1b[31m\nline", rb"not utf-8 \udcff.jpg", rb"clear \x1b[2J.jpg"):
+            assert shown in output
+        main([*command, *quick, "--json"])
+        document = capsys.readouterr().out
+        assert any(path.endswith("not utf-8 \udcff.jpg") for path in _texts(json.loads(document.encode())))
+
+
+def _texts(value):
+    if isinstance(value, dict | list):
+        return [text for one in (value.values() if isinstance(value, dict) else value) for text in _texts(one)]
+    return [value] if isinstance(value, str) else []
 
 
 @pytest.mark.parametrize("count", [1, 2])

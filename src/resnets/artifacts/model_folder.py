@@ -106,7 +106,9 @@ def save_model(folder: Path, stored: StoredModel) -> None:
             "licence": stored.licence,
             **_for_timm(stored),
         }
-        (temporary / "config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", "utf-8")
+        text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
+        # Names of folders may be no valid UTF-8; JSON has the same escapes for them as Python.
+        (temporary / "config.json").write_text(text, "utf-8", errors="backslashreplace")
         _sync(temporary / "config.json")
         _replace(folder, temporary)
     finally:

@@ -240,7 +240,7 @@ def write_json(path: Path, value: Any) -> None:
     """Write `value` to `path` so that the file is either the old one or complete."""
     temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
     try:
-        with temporary.open("w", encoding="utf-8") as file:
+        with temporary.open("w", encoding="utf-8", errors="backslashreplace") as file:  # a valid escape in JSON
             json.dump(value, file, indent=2, ensure_ascii=False)
             file.write("\n")
             file.flush()

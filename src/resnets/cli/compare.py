@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from resnets.cli import flags
 from resnets.cli.overrides import is_choice, override, shortened, with_weights
+from resnets.cli.visible import json_text
 from resnets.recipes.find import recipe
 from resnets.specs import io
 from resnets.specs.errors import UserError
@@ -78,7 +79,7 @@ def main(arguments: list[str]) -> int:
         quiet=given.quiet,
     )
     if given.json:
-        print(json.dumps(comparison.document(), indent=2, ensure_ascii=False))
+        print(json_text(comparison.document()))
     else:
         from resnets.cli.comparison_screen import print_comparison
 

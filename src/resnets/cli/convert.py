@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resnets.cli import flags
+from resnets.cli.visible import json_text
 from resnets.specs.errors import UserError
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def main(arguments: list[str]) -> int:
     conversion = api.convert(given.source, given.destination, to=given.to, hints=_hints(given))
     report = as_json(conversion)
     if given.json:
-        print(json.dumps(report, indent=2, ensure_ascii=False))
+        print(json_text(report))
     else:
         _print_report(report)
     return 0

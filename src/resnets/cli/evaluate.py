@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from typing import TYPE_CHECKING, Any
 
 from resnets.cli import flags
+from resnets.cli.visible import in_line, json_text
 from resnets.specs.errors import UserError
 from resnets.specs.protocol import PROTOCOLS, Dense, ProtocolSpec, TenCrop
 
@@ -66,11 +66,11 @@ def main(arguments: list[str]) -> int:
         on_images=_progress(),
     )
     if given.json:
-        print(json.dumps(report, indent=2, ensure_ascii=False))
+        print(json_text(report))
     else:
         _print_report(report)
         if given.save_scores:
-            print(f"\nprobabilities of every image: {given.save_scores}")
+            print(f"\nprobabilities of every image: {in_line(given.save_scores)}")
     return 0
 
 
@@ -170,7 +170,7 @@ def _progress() -> Callable[[int, int, str], None]:
         if what != before:
             started, before = (started if not before else now), what
         rate = done / max(now - started, 1e-9)
-        line = f"{what}: {done:,} of {of:,} images"
+        line = f"{in_line(what)}: {done:,} of {of:,} images"
         if now > started:
             line += f", {rate:,.1f} images/s, {(of - done) / rate:,.0f} s left"
         end = "\r\x1b[K" if done >= of else ""
@@ -187,19 +187,19 @@ def _print_report(report: dict[str, Any]) -> None:
     names = _names(report)
     kind = f"ensemble of {len(names)}: {' + '.join(names)}" if len(names) > 1 else report["models"][0]
     protocols = list(report["protocols"].values()) if "protocols" in report else [report]
-    console.print(f"[bold]{escape(kind)}[/] on {escape(report['dataset'])}, {report['split']} split")
+    console.print(f"[bold]{escape(in_line(kind))}[/] on {escape(in_line(report['dataset']))}, {report['split']} split")
     console.print(_error_table(protocols))
     for line in filter(None, (_views(one, names) for one in protocols)):
-        console.print(line, style="dim", markup=False)
+        console.print(in_line(line), style="dim", markup=False)
     if len(set(report["weights"])) > 1:
         console.print("weights " + ", ".join(f"{share:.3f}" for share in report["weights"]), style="dim")
     for note in report["notes"]:
-        console.print(f"note: {note}", style="dim", markup=False)
+        console.print(in_line(f"note: {note}"), style="dim", markup=False)
     skipped = {entry["path"]: entry["reason"] for one in protocols for entry in one["skipped"]}
     if skipped:
         console.print(f"{len(skipped)} images could not be read and are in no score:", style="yellow")
         for path in list(skipped)[:10]:
-            console.print(f"  {path}: {skipped[path]}", markup=False)
+            console.print(in_line(f"  {path}: {skipped[path]}"), markup=False)
         if len(skipped) > 10:
             console.print(f"  and {len(skipped) - 10} more (--json names all)")
     tested = sum(error is not None for error in protocols[-1]["per_class_errors"].values())
@@ -267,10 +267,10 @@ def _class_table(protocols: Sequence[dict[str, Any]]) -> Any:
     for name in tested[:WORST_CLASSES]:
         per_protocol = (one["per_class_errors"][name] for one in protocols)
         cells = ("-" if error is None else f"{error:.2f} %" for error in per_protocol)
-        table.add_row(escape(name), f"{counts[name]:,}", *cells)
+        table.add_row(escape(in_line(name)), f"{counts[name]:,}", *cells)
     untested = [name for name in errors if errors[name] is None]
     for name in untested[:WORST_CLASSES]:
-        table.add_row(escape(name), "0", *("-" for _ in protocols))
+        table.add_row(escape(in_line(name)), "0", *("-" for _ in protocols))
     return table
 
 
@@ -281,11 +281,11 @@ def _confusion_table(classes: Sequence[str], confusion: Sequence[Sequence[int]])
     table = Table(box=None, pad_edge=False)
     table.add_column("")
     for name in classes:
-        table.add_column(escape(name[:10]), justify="right")
+        table.add_column(escape(in_line(name[:10])), justify="right")
     for index, (name, row) in enumerate(zip(classes, confusion, strict=True)):
         cells = [
             f"[bold]{count}[/]" if column == index else (str(count) if count else "[dim]·[/]")
             for column, count in enumerate(row)
         ]
-        table.add_row(escape(name), *cells)
+        table.add_row(escape(in_line(name)), *cells)
     return table

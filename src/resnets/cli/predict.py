@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resnets.cli import flags
-from resnets.cli.visible import visible
+from resnets.cli.visible import in_line, json_text, visible
 from resnets.specs.errors import UserError
 
 if TYPE_CHECKING:
@@ -113,7 +112,7 @@ def _write_features(classifier: Classifier, files: list[Path], given: argparse.N
     for path, result in zip(files, results, strict=True):
         if isinstance(result, Unreadable):
             unreadable.append({"path": str(path), "error": result.reason})
-            print(visible(f"error: {path}: {result.reason}"), file=sys.stderr)
+            print(in_line(f"error: {path}: {result.reason}"), file=sys.stderr)
         else:
             rows.append(result)
             paths.append(str(path))
@@ -131,7 +130,7 @@ def _write_features(classifier: Classifier, files: list[Path], given: argparse.N
         "unreadable": unreadable,
     }
     if given.json:
-        print(json.dumps(document, indent=2, ensure_ascii=False))
+        print(json_text(document))
     else:
         print(f"{given.features}: {channels} features of {stage} an image, for {images} images ({classifier.name})")
     if unreadable:
@@ -145,7 +144,7 @@ def _as_json(prediction: Any) -> dict[str, Any]:
 
 def _print_json(entries: Iterator[tuple[Path, dict[str, Any]]]) -> int:
     documents = [entry for _, entry in entries]
-    print(json.dumps(documents, indent=2, ensure_ascii=False))
+    print(json_text(documents))
     return sum("error" in document for document in documents)
 
 
@@ -154,10 +153,10 @@ def _print_table(entries: Iterator[tuple[Path, dict[str, Any]]]) -> int:
     for path, entry in entries:
         if "error" in entry:
             failed += 1
-            print(visible(f"error: {path}: {entry['error']}"), file=sys.stderr)
+            print(in_line(f"error: {path}: {entry['error']}"), file=sys.stderr)
             continue
         ranked = "   ".join(f"{one['label']} {100 * one['probability']:.1f} %" for one in entry["predictions"])
-        print(visible(f"{path}   {ranked}"))
+        print(in_line(f"{path}   {ranked}"))
     if failed:
         print(f"{failed} of the images could not be read.", file=sys.stderr)
     return failed
