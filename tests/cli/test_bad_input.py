@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import signal
 import struct
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from resnets.cli.main import main
+from resnets.cli.main import entry, main
 
 
 @pytest.fixture(autouse=True)
@@ -265,6 +266,31 @@ def test_fine_tuning_without_weights_asks_for_them(tmp_path, capsys):
 def test_names_cannot_steer_the_terminal(capsys):
     error = refused(["predict", "no\x1b[31msuch", "x.png"], capsys, "\\x1b[31m")
     assert "\x1b" not in error
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_a_signal_ends_a_command_as_an_error_does(monkeypatch, tmp_path, name):
+    number = getattr(signal, name)
+
+    def command(arguments):
+        (tmp_path / "half").mkdir()
+        try:
+            signal.raise_signal(number)
+        finally:
+            (tmp_path / "half").rmdir()
+
+    monkeypatch.setattr("resnets.cli.main.main", command)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    before = {one: signal.signal(one, signal.SIG_DFL) for one in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        with pytest.raises(SystemExit) as caught:
+            entry()
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
+    assert caught.value.code == 128 + number
+    assert not (tmp_path / "half").exists()
 
 
 def test_a_folder_that_is_no_model_cannot_be_described(tmp_path, capsys):

@@ -326,7 +326,9 @@ def test_equal_weights_are_the_default():
     assert shares((2, 1, 1), 3) == [0.5, 0.25, 0.25]
 
 
-@pytest.mark.parametrize("weights", [(1.0,), (1.0, 0.0), (1.0, -1.0), (1.0, math.nan), (1.0, math.inf)])
+@pytest.mark.parametrize(
+    "weights", [(1.0,), (1.0, 0.0), (1.0, -1.0), (1.0, math.nan), (1.0, math.inf), (1e308, 1e308), (1e-300, 1e300)]
+)
 def test_weights_that_are_no_weights_are_refused(weights):
     with pytest.raises(UserError, match="--weights"):
         shares(weights, 2)

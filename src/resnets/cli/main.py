@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
 
 from resnets import __version__
 from resnets.cli.visible import visible
 from resnets.specs.errors import InterruptedRunError, ResnetsError, near_misses
+
+if TYPE_CHECKING:
+    from types import FrameType
 
 COMMANDS = {
     "demo": "train a plain and a residual net side by side: the paper's claim in two minutes",
@@ -81,7 +86,15 @@ def main(arguments: list[str]) -> int:
         return 0
 
 
+def _end(number: int, _frame: FrameType | None) -> NoReturn:
+    """End at a signal as an error would, so that what is half written is removed; `train` saves instead."""
+    sys.exit(128 + number)
+
+
 def entry() -> None:
     """Start the command line; modules of the user's own are found in the current folder too, behind all others."""
     sys.path.append(str(Path.cwd()))
+    for name in ("SIGTERM", "SIGHUP"):
+        if (number := getattr(signal, name, None)) is not None and signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, _end)
     sys.exit(main(sys.argv[1:]))

@@ -244,7 +244,12 @@ def shares(weights: Sequence[float] | None, models: int) -> list[float]:
         raise UserError(f"--weights has {len(weights)} values for {models} models; give one a model, such as 2,1,1.")
     if not all(weight > 0 and math.isfinite(weight) for weight in weights):
         raise UserError(f"--weights is {', '.join(f'{weight:g}' for weight in weights)}; every weight is above 0.")
-    return [weight / sum(weights) for weight in weights]
+    found = [weight / sum(weights) for weight in weights]
+    if not all(found):  # the sum is beyond all numbers, or one weight is nothing beside it
+        raise UserError(
+            f"--weights is {', '.join(f'{weight:g}' for weight in weights)}; give weights of similar size, such as 2,1,1."
+        )
+    return found
 
 
 def open_for_models(

@@ -138,10 +138,14 @@ def align_classes(dataset: Dataset, stored: StoredModel, name: str | None = None
         )
     if unknown:
         raise ModelError(
-            f"{dataset.name} has {len(unknown)} classes that {called} does not know "
-            f"({', '.join(unknown[:5])}); the model's are {', '.join(stored.classes[:5])} …"
+            f"{dataset.name} has {len(unknown)} {'class' if len(unknown) == 1 else 'classes'} that {called} does not know "
+            f"({_first(unknown)}); the model's are {_first(stored.classes)}."
         )
     return dataset.relabelled(stored.classes)
+
+
+def _first(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (" …" if len(names) > 5 else "")
 
 
 def _are_imagenet_ids(classes: Sequence[str]) -> bool:
