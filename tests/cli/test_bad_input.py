@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 import signal
 import struct
 import subprocess
@@ -200,6 +201,14 @@ def test_a_checkpoint_that_would_execute_code_is_refused(trained, tmp_path, caps
     assert "could execute code" in capsys.readouterr().err
     assert not (tmp_path / "executed").exists()
     assert main(["predict", "trained", "x.png"]) == 2
+
+
+def test_a_checkpoint_with_a_value_that_no_run_has_is_refused_by_its_field(trained, tmp_path, capsys):
+    shutil.rmtree(tmp_path / "trained" / "model")
+    path = tmp_path / "trained" / "checkpoints" / "step-00000002.pt"
+    values = torch.load(path, weights_only=True)
+    torch.save(values | {"spec": json.dumps(json.loads(values["spec"]) | {"steps": 0})}, path)
+    refused(["predict", trained, "x.png"], capsys, "step-00000002.pt: steps is 0; it is at least 1")
 
 
 def test_a_model_of_other_classes_is_refused(trained, tmp_path, capsys):

@@ -318,7 +318,9 @@ def test_a_config_that_does_not_fit_is_refused(small, net, outgoing, tmp_path, c
 def test_a_tensor_of_another_net_and_a_bare_file_are_refused(folder):
     path, _ = folder
     weights = load_file(path / "model.safetensors")
-    with pytest.raises(ModelError, match="give the folder"):
+    with pytest.raises(
+        ModelError, match=r"is a file, and ResNetForImageClassification is read with its config\.json; give the folder"
+    ):
         read(path / "model.safetensors", Hints())
     save_file({**weights, "resnet.other": torch.ones(1)}, path / "model.safetensors")
     with pytest.raises(ModelError, match=r"resnet\.other"):

@@ -88,7 +88,9 @@ def read(path: Path, hints: Hints) -> Foreign:
         ModelError: a file is missing or damaged, or describes what the paper's family does not have.
     """
     if not path.is_dir():
-        raise ModelError(f"{path} has the names of {_ARCHITECTURE}; give the folder that holds it and its config.json.")
+        raise ModelError(
+            f"{path} is a file, and {_ARCHITECTURE} is read with its config.json; give the folder that holds both."
+        )
     where = str(path / "config.json")
     config = read_json(path / "config.json")
     fields = read_config(config, where)

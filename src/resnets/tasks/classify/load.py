@@ -79,7 +79,9 @@ def _from_checkpoint(path: Path) -> StoredModel:
         mean = None if mean is None else mean.numpy()
         fingerprint = str(values["fingerprint"])
         metrics: dict[str, Any] = {"steps": step, "of": spec.steps, "finished": False, "recipe": spec.recipe}
-    except (KeyError, TypeError, ValueError, AttributeError, SpecError) as error:
+    except SpecError as error:
+        raise ModelError(f"{path}: {error}") from error
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise ModelError(f"{path} lacks or garbles {error}; it is not a checkpoint of this version.") from error
     return StoredModel(
         model=build_with_weights(spec.model, weights, str(path)),
