@@ -211,6 +211,14 @@ def test_a_checkpoint_with_a_value_that_no_run_has_is_refused_by_its_field(train
     refused(["predict", trained, "x.png"], capsys, "step-00000002.pt: steps is 0; it is at least 1")
 
 
+def test_a_run_that_is_not_finished_can_be_described(trained, tmp_path, capsys):
+    assert main(["describe", trained, "--json"]) == 0
+    finished = capsys.readouterr().out
+    shutil.rmtree(tmp_path / "trained" / "model")
+    assert main(["describe", trained, "--json"]) == 0
+    assert capsys.readouterr().out == finished
+
+
 def test_a_model_of_other_classes_is_refused(trained, tmp_path, capsys):
     for name in ("cat", "dog"):
         for split in ("train", "test"):

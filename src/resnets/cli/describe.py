@@ -100,11 +100,14 @@ class _Net:
 
 
 def _stored(folder: Path) -> tuple[str, ModelSpec]:
-    """Return the full name and the spec of the net in a run directory or a model folder."""
+    """Return the full name and the spec of the net in a run directory, finished or not, or in a model folder."""
     from resnets.artifacts.model_folder import read_config, read_field
+    from resnets.artifacts.run_directory import RunDirectory
     from resnets.specs.model import ModelSpec
 
-    inner = folder / "model"
+    inner, run = folder / "model", RunDirectory(folder)
+    if run.checkpoints.is_dir() and not run.is_finished and (saved := run.saved_spec()) is not None:
+        return model_name(saved.model), saved.model
     path = (inner if inner.is_dir() else folder) / "config.json"
     spec = read_field(read_config(path), "model", ModelSpec, path)
     return model_name(spec), spec
