@@ -13,8 +13,8 @@ matrix unit; channels-last gives 1.2x in fp32; NumPy augmentation of resident im
 another 1.2x; compilation 1.06x in fp32 and 1.25x in bf16, where what is left is memory traffic between the
 convolutions. Keeping freed memory gives nothing here.
 
-On two Zen 4 cores convolutions take 70 % of a bf16 step and run at 300 to 370 of the 400 GFLOP/s that these cores reach,
-so that no more than 1.4 times is left in all the rest. bf16 gives 1.4x, channels-last 1.45x with the resident data, kept
+On two Zen 4 cores convolutions take two thirds of a bf16 step and run at 300 (backward) to 385 (forward) of the 400
+GFLOP/s that these cores reach, so that no more than 1.5 times is left in all the rest. bf16 gives 1.4x, channels-last 1.45x with the resident data, kept
 memory 1.05x, compilation 1.04x. Huge pages give nothing more: torch asks for them by itself.
 
 `--repeats` rounds of `--steps` steps each; without `--data-root` the images are noise, which takes as long.
