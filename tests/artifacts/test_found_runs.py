@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 
 import pytest
 
@@ -158,3 +159,47 @@ def test_the_device_is_the_gpu_or_the_processor_or_unknown(tmp_path):
     found = find_runs([tmp_path])
     devices = [found.finished(dataclasses.replace(SPEC, seed=seed)).device for seed in range(3)]
     assert devices == ["H", "P, 2 threads", "unknown device"]
+
+
+def test_images_that_could_not_be_read_change_no_mean(tmp_path):
+    spec = shorten(SPEC, 10)
+    left_out = {"step": 6, "split": "train", "left_out": {"path": "x.jpg", "reason": "cut off"}}
+    lines = [train_line(5, 1.0), left_out, train_line(8, 2.0), train_line(10, 4.0)]
+    write_run(tmp_path / "run", spec, lines=[*lines, FINAL])
+    run = find_runs([tmp_path]).finished(spec)
+    assert run.training_mean("loss", 10) == pytest.approx((5 * 1.0 + 3 * 2.0 + 2 * 4.0) / 10)
+    assert [line["step"] for line in run.log("train")] == [5, 8, 10]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("step", "5"), ("step", None), ("loss", "low"), ("loss", float("nan")), ("loss", 10**400)]
+)
+def test_what_is_no_number_in_a_log_is_passed_over(tmp_path, field, value):
+    spec = shorten(SPEC, 10)
+    lines = [train_line(5, 1.0), train_line(10, 2.0) | {field: value}, FINAL]
+    run = find_runs([write_run(tmp_path / "run", spec, lines=lines).parent]).finished(spec)
+    assert run.training_mean("loss", 10) == 1.0
+    assert run.final == FINAL
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"steps": ' + "9" * 5_000 + "}", "[1]", "\ufeff"])
+@pytest.mark.parametrize("name", ["config.json", "metrics.jsonl", "env.json"])
+def test_no_damaged_file_hides_the_runs_beside_it(tmp_path, name, text):
+    write_run(tmp_path / "good")
+    (write_run(tmp_path / "damaged", dataclasses.replace(SPEC, seed=1)) / name).write_text(text)
+    found = find_runs([tmp_path])
+    assert found.finished(SPEC).device == "unknown device"
+    damaged = found.finished(dataclasses.replace(SPEC, seed=1))
+    assert (damaged is None) == (name != "env.json")
+    assert damaged is None or damaged.device == "unknown device"
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read everything")
+def test_a_folder_that_may_not_be_read_is_passed_over(tmp_path):
+    write_run(tmp_path / "good")
+    locked = write_run(tmp_path / "locked", dataclasses.replace(SPEC, seed=1))
+    locked.chmod(0)
+    try:
+        assert find_runs([tmp_path, locked]).finished(SPEC) is not None
+    finally:
+        locked.chmod(0o700)

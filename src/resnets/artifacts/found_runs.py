@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 _DEEPEST = 4
 """Folders below a root in which a run is looked for."""
 
+_MEASUREMENTS = ("loss", "top1_error", "lr", "images_per_second")
+_LARGEST = 1e100
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FoundRun:
@@ -34,7 +37,7 @@ class FoundRun:
     spec: TrainSpec
     """What was trained."""
     lines: tuple[dict[str, Any], ...] = field(repr=False)
-    """The lines of `metrics.jsonl`."""
+    """The lines of `metrics.jsonl` that can be read; each has a whole number as its step."""
 
     @property
     def final(self) -> dict[str, Any] | None:
@@ -44,8 +47,7 @@ class FoundRun:
     @property
     def last_step(self) -> int:
         """The step of the log's last line; 0 of an empty log."""
-        step = self.lines[-1].get("step", 0) if self.lines else 0
-        return step if isinstance(step, int) else 0
+        return self.lines[-1]["step"] if self.lines else 0
 
     @property
     def has_weights(self) -> bool:
@@ -53,8 +55,13 @@ class FoundRun:
         return RunDirectory(self.path).is_finished
 
     def log(self, split: str) -> list[dict[str, Any]]:
-        """Return the lines of a split during the run, oldest first: "train", "validation" or "test"."""
-        return [line for line in self.lines if line.get("split") == split and "final" not in line]
+        """Return the lines of a split during the run, oldest first: "train", "validation" or "test".
+
+        Lines about images that could not be read are no measurements, and left out.
+        """
+        return [
+            line for line in self.lines if line.get("split") == split and "final" not in line and "left_out" not in line
+        ]
 
     def training_mean(self, name: str, steps: int) -> float:
         """Return the mean of a value of the training log ("loss", "top1_error") over the last `steps` steps.
@@ -70,7 +77,7 @@ class FoundRun:
         """Return the mean of a value of the training log over the `steps` steps that end with `at_step`."""
         weighted = total = last = 0.0
         for line in self.log("train"):
-            step = line.get("step", 0)
+            step = line["step"]
             if at_step - steps < step <= at_step and name in line:
                 weighted += line[name] * (step - last)
                 total += step - last
@@ -85,7 +92,7 @@ class FoundRun:
         seconds, last = 0.0, 0
         for line in self.log("train"):
             # A first line may come before any rate was measured; its steps count at the next one's.
-            if line.get("images_per_second"):
+            if line.get("images_per_second", 0) > 0:
                 seconds += (line["step"] - last) * self.spec.global_batch / line["images_per_second"]
                 last = line["step"]
         return seconds or None
@@ -101,7 +108,7 @@ class FoundRun:
             threads = start.get("threads")
             plural = "" if threads == 1 else "s"
             return f"{environment['processor']}" + (f", {threads} thread{plural}" if threads else "")
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return "unknown device"
 
 
@@ -187,30 +194,44 @@ def _key(spec: TrainSpec) -> str:
 
 def _run_folders(folder: Path, deeper: int) -> Iterator[Path]:
     """Yield the run directories below a folder; a model folder has a config.json too, but no environment or log."""
-    if (folder / "config.json").is_file() and ((folder / "metrics.jsonl").exists() or (folder / "env.json").exists()):
-        yield folder
-        return
-    if deeper == 0:
-        return
     try:
+        if (folder / "config.json").is_file() and (
+            (folder / "metrics.jsonl").exists() or (folder / "env.json").exists()
+        ):
+            yield folder
+            return
+        if deeper == 0:
+            return
         below = sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-    except OSError:
+    except OSError:  # a folder that may not be read
         return
     for entry in below:
         yield from _run_folders(entry, deeper - 1)
 
 
 def _found(path: Path, spec: TrainSpec) -> FoundRun:
-    lines: list[dict[str, Any]] = []
     try:
         text = RunDirectory(path).metrics.read_text(encoding="utf-8", errors="replace")
     except OSError:
         text = ""
-    for line in text.splitlines():
-        try:
-            value = json.loads(line)
-        except ValueError:
-            continue  # the last line of a run that is being written
-        if isinstance(value, dict):
-            lines.append(value)
-    return FoundRun(path=path, spec=spec, lines=tuple(lines))
+    lines = (_line(line) for line in text.splitlines())
+    return FoundRun(path=path, spec=spec, lines=tuple(line for line in lines if line is not None))
+
+
+def _line(text: str) -> dict[str, Any] | None:
+    """Return a line of a log without the measurements that are no numbers; None if it is no line of a log.
+
+    A run that is being written ends with half a line, and a log may be damaged.
+    """
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(value, dict) or not isinstance(value.get("step"), int) or not _is_number(value["step"]):
+        return None
+    return {name: item for name, item in value.items() if name not in _MEASUREMENTS or _is_number(item)}
+
+
+def _is_number(value: Any) -> bool:
+    # NaN is not between any two numbers.
+    return isinstance(value, int | float) and not isinstance(value, bool) and -_LARGEST < value < _LARGEST
