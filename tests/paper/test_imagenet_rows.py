@@ -10,13 +10,14 @@ from resnets.paper.core.execute import Settings, fill
 from resnets.paper.core.experiment import Unavailable
 from resnets.paper.core.imagenet import error_under, evaluations, on_imagenet
 from resnets.specs import io
+from resnets.specs.catalogue import model_name
 from resnets.specs.protocol import Dense
 
 
-def evaluation(protocol="ten-crop", **fields):
+def evaluation(protocol="ten-crop", net="resnet34-a", **fields):
     settings = {"scales_px": list(Dense().scales_px), "form": "window", "flips": True} if protocol == "dense" else {}
     return {
-        "models": ["resnet34-a"],
+        "models": [net],
         "split": "validation",
         "protocol": protocol,
         "settings": settings,
@@ -60,7 +61,9 @@ def test_an_error_is_read_under_its_protocol(tmp_path):
         (evaluation(images=1_000), "ten-crop", "is over 1000 images of validation; the paper's are 50,000"),
         (evaluation(split="train"), "ten-crop", "50000 images of train"),
         (evaluation(models=["resnet34-a", "resnet50"]), "ten-crop", "an ensemble of 2"),
+        (evaluation(net="resnet34"), "ten-crop", "is of resnet34; the run's net is resnet34-a"),
         (evaluation("dense", settings={"scales_px": [224, 256]}), "dense", "at the scales"),
+        (evaluation("dense", settings={"scales_px": 224}), "dense", "at the scales"),
         (evaluation(top1_error=None), "ten-crop", "has no top1_error"),
     ],
 )
@@ -74,13 +77,15 @@ def test_damaged_files_are_passed_over(tmp_path):
     run = finished_run(tmp_path / "run", PLAN, evaluation())
     (run.path / "damaged.json").write_text("{")
     (run.path / "binary.json").write_bytes(b"\xff\xfe\x00")
+    (run.path / "deep.json").write_text("[" * 100_000)
     assert len(list(evaluations(run.path))) == 1
 
 
 def test_table_2_is_filled_from_finished_runs(tmp_path):
     errors = {"plain-18": 28.0, "plain-34": 28.6, "ResNet-18": 27.8, "ResNet-34": 26.0}
     for net, error in errors.items():
-        finished_run(tmp_path / net, table2.RUNS[net], evaluation(top1_error=error))
+        plan = table2.RUNS[net]
+        finished_run(tmp_path / net, plan, evaluation(net=model_name(plan.spec.model), top1_error=error))
     outcome = fill("table2", table2.EXPERIMENT, Settings(run_root=tmp_path, roots=()))
     filled = {row.row.run: row for row in outcome.rows if row.row.budget == "full"}
     assert filled["plain-34 (imagenet.plain34)"].ours == 28.6
@@ -100,10 +105,10 @@ def test_a_finished_run_that_was_not_tested_says_how_to_test_it(tmp_path):
 
 
 def test_the_gain_of_dense_testing_needs_both_protocols(tmp_path):
-    run = finished_run(tmp_path / "run", table4.RUNS["ResNet-50"], evaluation(top1_error=23.0))
+    run = finished_run(tmp_path / "run", table4.RUNS["ResNet-50"], evaluation(net="resnet50", top1_error=23.0))
     outcome = fill("table4", table4.EXPERIMENT, Settings(run_root=tmp_path, roots=()))
     assert all(row.ours is None for row in outcome.rows if row.row.budget == "full")
-    (run.path / "dense.json").write_text(json.dumps(evaluation("dense", top1_error=20.9, top5_error=5.3)))
+    (run.path / "dense.json").write_text(json.dumps(evaluation("dense", "resnet50", top1_error=20.9, top5_error=5.3)))
     outcome = fill("table4", table4.EXPERIMENT, Settings(run_root=tmp_path, roots=()))
     (gain,) = [row for row in outcome.rows if row.row.run == "ResNet-50"]
     assert gain.ours == pytest.approx(2.1)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from resnets.paper.core.experiment import FromRuns, PlannedRun, Row, Unavailable
 from resnets.recipes.find import recipe
+from resnets.specs.catalogue import model_name
 from resnets.specs.protocol import PROTOCOLS, Dense
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ def error_under(protocol: Protocol, field: Field) -> Callable[[FoundRun], float]
         for path, evaluation in evaluations(run.path):
             if evaluation.get("protocol") != protocol:
                 continue
-            obstacle = _obstacle(evaluation, protocol, field)
+            obstacle = _obstacle(run, evaluation, protocol, field)
             if not obstacle:
                 return float(evaluation[field])
             unsuited = f"{path} {obstacle}"
@@ -104,7 +105,7 @@ def evaluations(folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
     for path in sorted(folder.glob("*.json")):
         try:
             document = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             continue
         if not isinstance(document, dict):
             continue
@@ -114,18 +115,21 @@ def evaluations(folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
                 yield path, document | one
 
 
-def _obstacle(evaluation: dict[str, Any], protocol: Protocol, field: Field) -> str:
-    """Return why an evaluation is not the paper's, or an empty text."""
+def _obstacle(run: FoundRun, evaluation: dict[str, Any], protocol: Protocol, field: Field) -> str:
+    """Return why an evaluation is not the paper's of this run's net, or an empty text."""
     images, models = evaluation.get("images"), evaluation.get("models")
     if evaluation.get("split") != "validation" or images != VALIDATION_IMAGES:
         return f"is over {images} images of {evaluation.get('split')}; the paper's are 50,000 of validation"
     if isinstance(models, list) and len(models) != 1:
         return f"is of an ensemble of {len(models)}"
+    net = model_name(run.spec.model)
+    if isinstance(models, list) and models != [net]:
+        return f"is of {models[0]}; the run's net is {net}"
     settings = evaluation.get("settings")
     paper = PROTOCOLS[protocol]
     if isinstance(paper, Dense) and isinstance(settings, dict):
         scales = settings.get("scales_px")
-        if scales is not None and tuple(scales) != paper.scales_px:
+        if scales is not None and scales != list(paper.scales_px):
             return f"is at the scales {scales}; the paper's are {list(paper.scales_px)}"
     value = evaluation.get(field)
     return "" if isinstance(value, int | float) else f"has no {field}"
