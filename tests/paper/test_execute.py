@@ -113,6 +113,12 @@ def test_fewer_seeds_than_planned_are_shown_and_not_judged(tmp_path):
     assert row.reason.startswith("1 of 5 seeds")
 
 
+def test_a_row_about_five_seeds_is_not_judged_by_one_that_was_asked_for(tmp_path):
+    write_run(tmp_path, seeded("resnet110", 0), 6.5)
+    row = row_of(reproduce("table6", settings(tmp_path, seeds=(0,))), "ResNet-110, mean of 5 seeds")
+    assert (row.ours, row.verdict, row.reason) == (6.5, "REPORT", "1 of 5 seeds")
+
+
 def test_seeds_that_are_asked_for_replace_those_of_the_experiment(tmp_path):
     write_run(tmp_path, seeded("resnet20", 4), 8.0)
     write_run(tmp_path, seeded("resnet20", 9), 9.0)
@@ -126,6 +132,27 @@ def test_an_error_of_another_split_is_no_test_error(tmp_path):
     row = row_of(reproduce("table6", settings(tmp_path)), "ResNet-20")
     assert row.ours is None
     assert "no test error" in row.reason
+
+
+@pytest.mark.parametrize("error", ["8.5", None, float("nan"), [8.5]])
+def test_a_test_error_that_is_no_number_fills_no_row(tmp_path, error):
+    write_run(tmp_path, seeded("resnet20"), error)
+    row = row_of(reproduce("table6", settings(tmp_path)), "ResNet-20")
+    assert row.ours is None
+    assert "no test error" in row.reason
+
+
+def test_a_run_that_has_ended_with_a_damaged_log_leaves_its_row_empty(tmp_path, monkeypatch):
+    from resnets import api
+
+    plan = PlannedRun(name="ResNet-8", spec=shorten(recipe("cifar10.resnet8"), 100))
+    directory = write_run(tmp_path, plan.spec, 50.0)
+    (directory / "metrics.jsonl").write_text("damaged")
+    monkeypatch.setattr(api, "train", lambda *args, **fields: None)
+    planned = experiment_of(ours=FromRuns(runs=(plan,), read=lambda run: 1.0), budget="cpu")
+    (row,) = fill("mine", planned, settings(tmp_path, budget="cpu")).rows
+    assert row.ours is None
+    assert row.reason == f"{directory} has ended, and its log has no final test that can be read"
 
 
 def degradation(folder, losses):

@@ -58,10 +58,10 @@ def validation_error(run: FoundRun) -> float:
     """Return the error of the final weights on the validation images, centre crop, in percent.
 
     Raises:
-        Unavailable: they were evaluated on another split.
+        Unavailable: they were evaluated on another split, or the log is damaged.
     """
     final = run.final
-    if final is None or final.get("split") != "validation":
+    if final is None or final.get("split") != "validation" or "top1_error" not in final:
         raise Unavailable(f"{run.path} has no validation error of its final weights")
     return float(final["top1_error"])
 
@@ -77,7 +77,7 @@ def share_above(first: FoundRun, second: FoundRun) -> float:
     Both are averaged over the iterations between two evaluations; the first interval is left out.
     """
     every = first.spec.evaluate_every_steps
-    last = min(int(run.log("train")[-1]["step"]) for run in (first, second))
+    last = min(max((line["step"] for line in run.log("train")), default=0) for run in (first, second))
     ends = range(2 * every, last + 1, every)
     above = [
         first.training_mean_at("top1_error", every, end) > second.training_mean_at("top1_error", every, end)
@@ -95,7 +95,7 @@ def early_difference(first: FoundRun, second: FoundRun) -> float:
     """
     lines = [run.log("validation") for run in (first, second)]
     fall = min(_first_fall(run) for run in (first, second))
-    early = [[line["top1_error"] for line in log if line["step"] < fall] for log in lines]
+    early = [[line["top1_error"] for line in log if line["step"] < fall and "top1_error" in line] for log in lines]
     count = min(map(len, early))
     if not count:
         raise Unavailable("there is no evaluation before the learning rate falls")
@@ -103,8 +103,9 @@ def early_difference(first: FoundRun, second: FoundRun) -> float:
 
 
 def _first_fall(run: FoundRun) -> int:
-    lines = run.log("train")
-    return next((int(line["step"]) for line in lines if line.get("lr", 0) < lines[0]["lr"]), int(lines[-1]["step"]) + 1)
+    """Return the step of the first line of the log with a lower learning rate than the first; after the end if none."""
+    lines = [line for line in run.log("train") if "lr" in line]
+    return next((line["step"] for line in lines if line["lr"] < lines[0]["lr"]), run.spec.steps + 1)
 
 
 def _row(

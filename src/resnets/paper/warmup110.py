@@ -36,7 +36,7 @@ def warmup_iterations(run: FoundRun) -> float:
         Unavailable: it never ended.
     """
     for line in run.log("train"):
-        if line["lr"] > 0.05:
+        if line.get("lr", 0) > 0.05:
             return float(line["step"])
     raise Unavailable("the warm-up never ended")
 

@@ -74,10 +74,10 @@ def test_error(run: FoundRun) -> float:
     """Return the top-1 error of the final weights on the test split, in percent.
 
     Raises:
-        Unavailable: they were evaluated on another split.
+        Unavailable: they were evaluated on another split, or the log is damaged.
     """
     final = run.final
-    if final is None or final.get("split") != "test":
+    if final is None or final.get("split") != "test" or "top1_error" not in final:
         raise Unavailable(f"{run.path} has no test error of its final weights")
     return float(final["top1_error"])
 

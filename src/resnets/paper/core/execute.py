@@ -120,24 +120,21 @@ class _Workshop:
             return ""
         key = spec_hash(spec)
         if key not in self._failures:
-            reason = self._train(spec, name)
-            if not reason:
-                self.found = find_runs(self._roots)
-                found = self.found.finished(spec)
-                assert found is not None
-                return found
-            self._failures[key] = reason
-        return self._failures[key]
+            self._failures[key] = self._train(spec, name)
+        return self.found.finished(spec) or self._failures[key]
 
     def _train(self, spec: TrainSpec, name: str) -> str:
-        """Train a run; return why it could not be, or an empty text."""
+        """Train a run; return why there may be none of it after that."""
         from resnets import api
 
         settings = self.settings
         if settings.precision is not None:
             spec = dataclasses.replace(spec, precision=settings.precision)
         if isinstance(spec.dataset, ImageFolder):
-            return "needs ImageNet, which you supply: train its recipe with `resnets train` and give the run's folder"
+            return (
+                "needs ImageNet, which you supply: train its recipe with `resnets train`; finished runs are found in runs, "
+                "in results and in --run-root"
+            )
         started = self.found.started(spec)
         directory = started or settings.run_root / directory_name(spec)
         # Maps of 8 x 8 pixels are too small to be divided: the threads would wait for each other.
@@ -167,7 +164,8 @@ class _Workshop:
         except TrainingError as error:
             return f"training ended: {str(error).splitlines()[0]}"
         self.trained += 1
-        return ""
+        self.found = find_runs(self._roots)
+        return f"{directory} has ended, and its log has no final test that can be read"
 
 
 def directory_name(spec: TrainSpec) -> str:
@@ -220,7 +218,8 @@ def _fill_from_runs(row: Row, ours: FromRuns, workshop: _Workshop) -> RowOutcome
         read += runs
     if not values:
         return RowOutcome(row=row, reason=reason)
-    return filled(row, values, len(seeds), read, reason)
+    # A row about five seeds is not judged by fewer that were asked for.
+    return filled(row, values, max(len(seeds), len(ours.runs[0].seeds)), read, reason)
 
 
 def _runs_of_seed(

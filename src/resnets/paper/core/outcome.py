@@ -96,7 +96,7 @@ def filled(row: Row, seeds: list[SeedValue], planned: int, runs: list[FoundRun],
     ours = min(one.value for one in seeds) if best else mean
     verdict = judge(row.rule, ours, row.paper)
     if len(seeds) < planned:
-        verdict, reason = "REPORT", f"{len(seeds)} of {planned} seeds; {reason}"
+        verdict, reason = "REPORT", f"{len(seeds)} of {planned} seeds" + (f"; {reason}" if reason else "")
     return RowOutcome(
         row=row,
         ours=ours,
