@@ -63,6 +63,7 @@ def test_sizes_are_those_of_the_counts_at_the_size_that_the_net_sees(record):
         (Digits(), f"(1,437 training images of 8 {TIMES} 8 pixels)"),
         (Cifar(), f"CIFAR-10 (50,000 training images of 32 {TIMES} 32 pixels)"),
         (Cifar(num_classes=100, validation_images=5000), "CIFAR-100 (45,000 training images"),
+        (Cifar(image_px=8), f"CIFAR-10 (50,000 training images of 8 {TIMES} 8 pixels, means of 4 {TIMES} 4)"),
     ],
 )
 def test_the_number_of_training_images_is_said_where_it_is_known(dataset, words):
@@ -100,3 +101,11 @@ def test_every_recipe_of_the_package_can_be_told(record):
         told = " ".join(description(dataclasses.replace(record, spec=resnets.recipe(name))))
         assert "None" not in told
         assert told.count(".") >= 3
+
+
+def test_multiply_adds_are_those_of_the_images_that_the_net_sees():
+    spec = resnets.recipe("cifar10.resnet20")
+    small = dataclasses.replace(spec, dataset=Cifar(image_px=8))
+    # Every map has a sixteenth of the pixels; the last layer costs the same (64 x 10).
+    assert sizes(spec)[1] == 40_551_040
+    assert sizes(small)[1] == (40_551_040 - 640) // 16 + 640

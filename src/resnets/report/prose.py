@@ -38,9 +38,10 @@ def dataset_name(dataset: DatasetSpec) -> str:
         case Digits():
             return f"the digits of scikit-learn (1,437 training images of 8 {TIMES} 8 pixels)"
         case Cifar():
-            held_out = dataset.validation_images
+            held_out, px = dataset.validation_images, dataset.image_px
+            smaller = "" if px == 32 else f", means of {32 // px} {TIMES} {32 // px}"
             rest = f", {count(held_out)} held out" if held_out else ""
-            return f"CIFAR-{dataset.num_classes} ({count(50_000 - held_out)} training images of 32 {TIMES} 32 pixels{rest})"
+            return f"CIFAR-{dataset.num_classes} ({count(50_000 - held_out)} training images of {px} {TIMES} {px} pixels{smaller}{rest})"
         case ImageFolder():
             return f"a folder of images, seen at {_pixels(dataset)}"
 
@@ -50,9 +51,7 @@ def image_px(spec: TrainSpec) -> int | None:
     match spec.dataset:
         case Digits():
             return 8
-        case Cifar():
-            return 32
-        case ImageFolder():
+        case Cifar() | ImageFolder():
             return spec.dataset.image_px or None
 
 
