@@ -11,6 +11,8 @@ from resnets.artifacts.run_directory import read_spec
 from resnets.recipes.find import recipe
 from resnets.specs import io
 from resnets.specs.errors import RunError
+from resnets.specs.finetune import Finetune
+from resnets.specs.optim import Plateau
 from resnets.specs.run import shorten
 
 SPEC = recipe("cifar10.resnet20")
@@ -67,6 +69,19 @@ def test_a_damaged_config_is_an_error_of_its_own_run_alone(tmp_path, text):
     assert find_runs([tmp_path]).finished(SPEC) is not None
 
 
+def test_how_often_a_run_is_tested_on_the_way_matters_only_where_the_tests_steer_it(tmp_path):
+    steered = dataclasses.replace(SPEC, schedule=Plateau())
+    stopped = dataclasses.replace(SPEC, finetune=Finetune(patience_evaluations=3))
+    for number, spec in enumerate((SPEC, steered, stopped)):
+        write_run(tmp_path / str(number), dataclasses.replace(spec, evaluate_every_steps=500))
+    found = find_runs([tmp_path])
+    assert found.finished(SPEC).spec.evaluate_every_steps == 500
+    assert found.finished(steered) is None
+    assert found.finished(stopped) is None
+    # To go on with a run, it has to be the same in everything.
+    assert found.started(SPEC) is None
+
+
 def test_a_label_of_another_recipe_is_the_same_run(tmp_path):
     write_run(tmp_path / "run", dataclasses.replace(SPEC, recipe="mine:own"))
     assert find_runs([tmp_path]).finished(SPEC) is not None
@@ -114,6 +129,9 @@ def test_shortened_runs_are_listed_longest_first_and_the_full_one_is_not_among_t
         write_run(tmp_path / str(steps), shorten(SPEC, steps), lines=[FINAL | {"step": steps}])
     write_run(tmp_path / "full")
     write_run(tmp_path / "seed", shorten(dataclasses.replace(SPEC, seed=1), 3_200))
+    other = dataclasses.replace(SPEC, optimizer=dataclasses.replace(SPEC.optimizer, base_lr=0.05))
+    write_run(tmp_path / "rate", shorten(other, 3_200))
+    write_run(tmp_path / "shape", dataclasses.replace(SPEC, steps=3_200))
     assert [run.spec.steps for run in find_runs([tmp_path]).shortened(SPEC)] == [6_400, 640]
 
 

@@ -1,7 +1,8 @@
 """Runs that are there already: found below some folders by what they trained, so that nothing is trained twice.
 
 A run is known by the hash of its spec (`specs.io.spec_hash`), wherever it lies and whatever its folder is called.
-Precision is looked at apart: a run in bf16 stands for one in fp32, and says so.
+Precision is looked at apart: a run in bf16 stands for one in fp32, and says so. So is the interval of evaluations where
+these decide nothing.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 from resnets.artifacts.run_directory import RunDirectory, read_spec
 from resnets.specs.errors import RunError
 from resnets.specs.io import spec_hash
+from resnets.specs.optim import Plateau
+from resnets.specs.run import shorten
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -138,15 +141,15 @@ class FoundRuns:
         return max((run for run in runs if run.final is None), key=lambda run: run.last_step, default=None)
 
     def shortened(self, spec: TrainSpec) -> list[FoundRun]:
-        """Return finished runs of the same recipe and seed with fewer steps, the longest first.
+        """Return finished runs of this spec shortened (`shorten`), the longest first.
 
         They never stand for the full run; a person may want to know of them.
         """
         runs = []
         for path, other in (entry for entries in self._by_key.values() for entry in entries):
-            if other.steps < spec.steps and other.model == spec.model and other.dataset == spec.dataset:
+            if other.steps < spec.steps == other.full_steps and other.seed == spec.seed and other.model == spec.model:
                 run = self._read(path, other)
-                if other.seed == spec.seed and other.full_steps == spec.steps and run.final is not None:
+                if _key(shorten(spec, other.steps)) == _key(other) and run.final is not None:
                     runs.append(run)
         return sorted(runs, key=lambda run: -run.spec.steps)
 
@@ -189,7 +192,13 @@ def find_runs(roots: Iterable[Path]) -> FoundRuns:
 
 
 def _key(spec: TrainSpec) -> str:
-    return spec_hash(dataclasses.replace(spec, precision="fp32"))
+    """Return what two runs share that end with the same weights but for the arithmetic.
+
+    How often a run is evaluated on the way changes its weights only where the evaluations steer it.
+    """
+    steered = isinstance(spec.schedule, Plateau) or spec.finetune.patience_evaluations > 0
+    every = spec.evaluate_every_steps if steered else 1
+    return spec_hash(dataclasses.replace(spec, precision="fp32", evaluate_every_steps=every))
 
 
 def _run_folders(folder: Path, deeper: int) -> Iterator[Path]:
