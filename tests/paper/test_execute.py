@@ -11,6 +11,8 @@ import pytest
 from resnets.paper.core.cifar import on_cpu
 from resnets.paper.core.execute import Settings, directory_name, fill, reproduce
 from resnets.paper.core.experiment import Computed, Experiment, FromRuns, NotRun, PlannedRun, Row, Unavailable
+from resnets.paper.core.find import experiment
+from resnets.paper.core.listing import states
 from resnets.paper.core.render import outcome_text
 from resnets.paper.core.verdict import AtLeast, Report, Within
 from resnets.recipes.find import recipe
@@ -222,6 +224,26 @@ def test_a_run_kept_without_weights_does_not_fill_a_row_that_needs_them(tmp_path
     (row,) = fill("mine", planned, settings(tmp_path)).rows
     assert row.ours is None
     assert "without its weights" in row.reason
+
+
+def test_the_list_counts_no_row_whose_runs_lack_the_weights_it_needs(tmp_path, monkeypatch):
+    monkeypatch.setattr("resnets.paper.core.listing.default_roots", lambda: ())
+    monkeypatch.setattr("resnets.paper.core.listing.experiment_names", lambda: ["figure7"])
+    directory = write_run(tmp_path, seeded("plain20"), 9.0)
+
+    def filled():
+        (state,) = states(tmp_path)
+        return state.counts["full"].filled
+
+    assert filled() == 0
+    (directory / "model").mkdir()
+    (directory / "model" / "config.json").touch()
+    assert filled() == sum(
+        isinstance(row.ours, FromRuns)
+        and [plan.name for plan in row.ours.runs] == ["plain-20"]
+        and row.budget == "full"
+        for row in experiment("figure7").rows
+    )
 
 
 def test_a_claim_that_is_not_a_number_fails(tmp_path):

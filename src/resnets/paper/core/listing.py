@@ -110,8 +110,10 @@ def _filled(row: Row, found: FoundRuns) -> str | None:
                 return judge(row.rule, float(value()), row.paper)
             except Unavailable:
                 return None
-        case FromRuns(runs=runs):
+        case FromRuns(runs=runs, needs_weights=needs_weights):
             specs = [dataclasses.replace(plan.spec, seed=seed) for plan in runs for seed in plan.seeds]
-            return "there" if all(found.finished(spec) is not None for spec in specs) else None
+            finished = [found.finished(spec) for spec in specs]
+            there = all(run is not None and (run.has_weights or not needs_weights) for run in finished)
+            return "there" if there else None
         case _:
             return None
