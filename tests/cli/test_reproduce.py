@@ -67,6 +67,8 @@ def test_nothing_is_written_where_nothing_is_trained(capsys, tmp_path):
         (["table6", "--seeds", "one"], "invalid int value: 'one'"),
         (["table6", "--seeds", "-1"], "seed is -1"),
         (["table6", "--run-root", ""], "--run-root is empty"),
+        (["--budget", "cpu"], "name one, or all of them"),
+        (["--seeds", "1"], "name one, or all of them"),
         (["table6", "--budget", "cpu", "--data-root", "nowhere"], "nowhere"),
         (["table6", "--budget", "cpu", "--checkpoint-every", "0"], "--checkpoint-every is 0"),
     ],

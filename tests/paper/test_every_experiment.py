@@ -10,6 +10,7 @@ from resnets.paper.core.execute import Settings, directory_name, reproduce
 from resnets.paper.core.experiment import BUDGETS, FromRuns
 from resnets.paper.core.find import canonical_name, experiment, experiment_names
 from resnets.paper.core.listing import states
+from resnets.paper.core.outcome import Outcome, RowOutcome
 from resnets.paper.core.render import listing_text, outcome_text
 from resnets.paper.core.verdict import Within
 from resnets.specs.errors import UserError
@@ -65,6 +66,15 @@ def test_text_fits_the_terminal(outcomes, name):
         lines = outcome_text(outcomes[name], width).splitlines()
         assert max(map(len, lines)) <= width
         assert {"run", "ours", "paper", "difference", "verdict"} <= set(" ".join(lines).split())
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("budget", ["cpu", "gpu", "full"])
+def test_text_of_larger_budgets_fits_the_terminal(name, budget):
+    planned = experiment(name)
+    rows = tuple(RowOutcome(row=row, reason="not trained") for row in planned.rows_at(budget))
+    text = outcome_text(Outcome(name=name, experiment=planned, budget=budget, rows=rows), 80)
+    assert max(map(len, text.splitlines())) <= 80
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -48,13 +48,15 @@ def main(arguments: list[str]) -> int:
     if given.run_root == "":
         parser.error("--run-root is empty; name a folder")
     if not given.experiments:
+        if given.budget is not None or given.seeds:
+            parser.error("--budget and --seeds say how an experiment is run; name one, or all of them with: all")
         return _list(given)
     from resnets.paper.core.execute import Settings, reproduce
     from resnets.paper.core.find import canonical_name, experiment_names
 
-    names = experiment_names() if given.experiments == ["all"] else [canonical_name(name) for name in given.experiments]
+    names = experiment_names() if "all" in given.experiments else list(map(canonical_name, given.experiments))
     settings = Settings(
-        budget=given.budget,
+        budget=given.budget or "check",
         seeds=tuple(dict.fromkeys(given.seeds)),
         run_root=Path(given.run_root),
         data_root=Path(given.data_root).expanduser() if given.data_root is not None else None,
@@ -83,7 +85,7 @@ def main(arguments: list[str]) -> int:
 def _parser() -> flags.Parser:
     parser = flags.Parser("reproduce", DESCRIPTION, "[EXPERIMENT ...] [--budget BUDGET] [options]", EPILOG)
     parser.add_argument("experiments", nargs="*", metavar="EXPERIMENT", help="such as table6 or degradation; or all")
-    parser.add_argument("--budget", choices=BUDGETS, default="check", help="how much may be trained (default: check)")
+    parser.add_argument("--budget", choices=BUDGETS, help="how much may be trained (default: check)")
     parser.add_argument(
         "--seeds", type=int, nargs="+", default=[], metavar="N", help="seeds of every run (default: the experiment's)"
     )
@@ -120,9 +122,6 @@ def _list(given: argparse.Namespace) -> int:
         print(json.dumps({"experiments": [state.to_json() for state in found]}, indent=2))
         return 0
     _print(listing_text(found, _width()))
-    print("\n[x] done at its largest budget   [/] partly   [ ] open   [!] an exact check fails")
-    print("rows filled / rows that can be filled; on call: computed when asked for; a dash: not in this package yet")
-    print("next: resnets reproduce NAME --budget check|cpu|gpu|full")
     return 0
 
 

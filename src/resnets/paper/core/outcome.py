@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from resnets.paper.core.verdict import Verdict, judge, rule_text
@@ -120,7 +120,7 @@ class Outcome:
     """What this outcome adds to the notes of the experiment: shortened runs, pictures that were not drawn."""
     seconds: float = 0.0
     """Time that this call took, training included."""
-    trained: int = field(default=0)
+    trained: int = 0
     """Runs that this call trained."""
 
     def runs(self) -> list[tuple[str, FoundRun]]:

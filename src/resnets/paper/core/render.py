@@ -20,6 +20,11 @@ if TYPE_CHECKING:
 
 HEADINGS = ("run", "ours", "paper", "difference", "verdict")
 _GAP = "  "
+_LEGEND = (
+    "[x] done at its largest budget, [/] partly, [ ] open, [!] an exact check fails. Columns: rows filled / rows that can "
+    "be filled at a budget; on call: computed when asked for; a dash: not in this package yet.",
+    "next: resnets reproduce NAME --budget check|cpu|gpu|full",
+)
 
 
 def outcome_text(outcome: Outcome, width: int) -> str:
@@ -41,7 +46,7 @@ def outcome_text(outcome: Outcome, width: int) -> str:
         if budget in experiment.cost
     ]
     lines += _section("more", larger, width)
-    return "\n".join([*lines, "", _summary(outcome)])
+    return "\n".join([*lines, "", *_wrapped(_summary(outcome), width)])
 
 
 def _shown(outcome: Outcome) -> list[RowOutcome]:
@@ -56,8 +61,7 @@ def listing_text(states: Sequence[State], width: int) -> str:
     """Return the list of all experiments: how much of each is done, for every budget."""
     name_width = max(len(state.name) for state in states)
     cells = [[state.cell(budget) for budget in BUDGETS] for state in states]
-    widths = [max(len(cell) for cell in column) for column in zip(BUDGETS, *cells, strict=False)]
-    widths = [max(len(budget), *(len(row[place]) for row in cells)) for place, budget in enumerate(BUDGETS)]
+    widths = [max(map(len, column)) for column in zip(BUDGETS, *cells, strict=True)]
     indent = 4 + name_width + 2 + sum(widths) + 2 * len(widths)
     heading = " " * (6 + name_width) + _GAP.join(f"{b:<{w}}" for b, w in zip(BUDGETS, widths, strict=True))
     lines = [heading.rstrip()]
@@ -66,6 +70,8 @@ def listing_text(states: Sequence[State], width: int) -> str:
         start = f"[{state.mark}] {state.name:<{name_width}}{_GAP}{filled}{_GAP}"
         title = textwrap.wrap(state.title, max(20, width - indent)) or [""]
         lines += [start + title[0], *(" " * len(start) + more for more in title[1:])]
+    for text in _LEGEND:
+        lines += ["", *_wrapped(text, width)]
     return "\n".join(line.rstrip() for line in lines)
 
 
