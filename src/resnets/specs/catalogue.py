@@ -110,6 +110,8 @@ def model_name(spec: ModelSpec) -> str:
     'resnet50-v1.5'
     >>> model_name(model_spec("cifar-resnet20", zero_pad="both"))
     'cifar-resnet20 (zero_pad=both)'
+    >>> model_name(model_spec("cifar-plain56", widths=(8, 16, 32)))
+    'cifar-plain56 (widths=(8, 16, 32))'
     """
     base = _base_name(spec)
     if base is None:
@@ -136,12 +138,12 @@ def _base_name(spec: ModelSpec) -> str | None:
             option = "" if spec.shortcut == "B" else f"-{spec.shortcut.lower()}"
             version = "-v1.5" if spec.stem_pool == "torchvision" else ""
             return f"resnet{depth}{option}{version}"
-        case ResNetSpec(stem="3x3", block="basic", widths=(16, 32, 64)) if len(set(spec.blocks)) == 1:
+        case ResNetSpec(stem="3x3", block="basic", blocks=(n, *others)) if others == [n, n]:
             if spec.shortcut == "none":
                 return f"cifar-plain{spec.depth}"
             option = "" if spec.shortcut == "A" else f"-{spec.shortcut.lower()}"
             return f"cifar-resnet{spec.depth}{option}"
-        case HighwaySpec(widths=(16, 32, 64)) if len(set(spec.blocks)) == 1:
+        case HighwaySpec(blocks=(n, *others)) if others == [n, n]:
             return f"cifar-highway{spec.depth}"
         case VGGSpec():
             return next((f"vgg{depth}" for depth, convs in VGG_STAGES.items() if convs == spec.convs), None)
