@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
-from resnets.paper.core.cifar import training_difference
+from resnets.paper.core.cifar import final_error, training_difference
 from resnets.paper.core.experiment import Experiment, FromRuns, Picture, PlannedRun, Row, Unavailable
 from resnets.paper.core.imagenet import COST, on_imagenet
 from resnets.paper.core.verdict import AtLeast, AtMost, Report
@@ -55,15 +55,8 @@ SMALL = {net: PlannedRun(name=net, spec=small(name)) for net, name in RECIPES.it
 
 
 def validation_error(run: FoundRun) -> float:
-    """Return the error of the final weights on the validation images, centre crop, in percent.
-
-    Raises:
-        Unavailable: they were evaluated on another split, or the log is damaged.
-    """
-    final = run.final
-    if final is None or final.get("split") != "validation" or "top1_error" not in final:
-        raise Unavailable(f"{run.path} has no validation error of its final weights")
-    return float(final["top1_error"])
+    """Return the error of the final weights on the validation images, centre crop, in percent; see `final_error`."""
+    return final_error(run, "validation")
 
 
 def validation_difference(first: FoundRun, second: FoundRun) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from resnets.paper.core.experiment import FromRuns, PlannedRun, Row, Unavailable
 from resnets.paper.core.scaled import scaled
@@ -70,16 +70,21 @@ def _with_shortcut(plan: PlannedRun, shortcut: Shortcut | None) -> PlannedRun:
     return dataclasses.replace(plan, name=f"{plan.name} option {shortcut}", spec=spec)
 
 
-def test_error(run: FoundRun) -> float:
-    """Return the top-1 error of the final weights on the test split, in percent.
+def final_error(run: FoundRun, split: Literal["test", "validation"]) -> float:
+    """Return the top-1 error of the final weights on a split, in percent.
 
     Raises:
         Unavailable: they were evaluated on another split, or the log is damaged.
     """
     final = run.final
-    if final is None or final.get("split") != "test" or "top1_error" not in final:
-        raise Unavailable(f"{run.path} has no test error of its final weights")
+    if final is None or final.get("split") != split or "top1_error" not in final:
+        raise Unavailable(f"{run.path} has no {split} error of its final weights")
     return float(final["top1_error"])
+
+
+def test_error(run: FoundRun) -> float:
+    """Return the top-1 error of the final weights on the test split, in percent; see `final_error`."""
+    return final_error(run, "test")
 
 
 def window(run: FoundRun) -> int:
