@@ -122,6 +122,14 @@ def test_a_note_stands_above_the_display(terminal):
     assert text.index("Left out: [x]/broken.jpg: truncated") < text.rindex("0 of 1,000")
 
 
+@pytest.mark.parametrize("on_terminal", [True, False])
+def test_names_in_a_note_cannot_steer_the_terminal(terminal, on_terminal):
+    stream = terminal if on_terminal else io.StringIO()
+    with Progress(total_steps=1000, stream=stream) as bar:
+        bar.note("Left out: a\x1b]0;title\x07\x1b[2J\n\udcff.jpg: truncated")
+    assert "Left out: a\\x1b]0;title\\x07\\x1b[2J\\n\\udcff.jpg: truncated\n" in stream.getvalue()
+
+
 def test_no_color_is_honoured(terminal, monkeypatch):
     monkeypatch.setenv("NO_COLOR", "1")
     with Progress(total_steps=1000, stream=terminal) as bar:

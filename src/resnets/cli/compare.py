@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 from resnets.cli import flags
 from resnets.cli.overrides import is_choice, override, shortened, with_weights
-from resnets.cli.visible import json_text
 from resnets.recipes.find import recipe
 from resnets.specs import io
 from resnets.specs.errors import UserError
+from resnets.specs.visible import json_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -6,7 +6,7 @@ import statistics
 import textwrap
 from typing import TYPE_CHECKING
 
-from resnets.cli.visible import visible
+from resnets.specs.visible import visible
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resnets.cli import flags
-from resnets.cli.visible import json_text
 from resnets.specs.errors import UserError
+from resnets.specs.visible import in_line, json_text
 
 if TYPE_CHECKING:
     import argparse
@@ -130,7 +130,7 @@ def _print_report(report: dict[str, Any]) -> None:
     statistics = ("mean image" if prepared["mean_image"] else f"mean {_joined(prepared['mean'])}") + (
         "" if set(prepared["std"]) == {1.0} else f", std {_joined(prepared['std'])}"
     )
-    print(f"{report['source']} ({report['from']}) -> {report['destination']} ({report['to']})")
+    print(in_line(f"{report['source']} ({report['from']}) -> {report['destination']} ({report['to']})"))
     print(f"{report['name']}: {'; '.join(report['variant'])}")
     if report["declared_with"]:
         print(
@@ -147,7 +147,7 @@ def _print_report(report: dict[str, Any]) -> None:
         f"{report['random_images']} random and {report['real_images']} real images"
     )
     for assumption in report["assumed"]:
-        print(f"taken to be: {assumption}")
+        print(in_line(f"taken to be: {assumption}"))
     if report["not_in_these_files"]:
         print(f"not in these files: {', '.join(report['not_in_these_files'])}")
     unstated = (
@@ -155,7 +155,7 @@ def _print_report(report: dict[str, Any]) -> None:
         if "licence" in report["not_in_these_files"]
         else "not stated; --licence TEXT stores it with the weights"
     )
-    print(f"licence: {report['licence'] or unstated}")
+    print(in_line(f"licence: {report['licence'] or unstated}"))
 
 
 def _joined(values: Sequence[float]) -> str:

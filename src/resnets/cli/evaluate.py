@@ -8,9 +8,9 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from resnets.cli import flags
-from resnets.cli.visible import in_line, json_text
 from resnets.specs.errors import UserError
 from resnets.specs.protocol import PROTOCOLS, Dense, ProtocolSpec, TenCrop
+from resnets.specs.visible import in_line, json_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from resnets import __version__
-from resnets.cli.visible import visible
 from resnets.specs.errors import InterruptedRunError, ResnetsError, near_misses
+from resnets.specs.visible import visible
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -63,12 +63,12 @@ def main(arguments: list[str]) -> int:
     command, *rest = arguments
     if command not in COMMANDS:
         message = f"There is no command {command!r}.{near_misses(command, COMMANDS)} `resnets --help` lists them."
-        print(f"error: {message}", file=sys.stderr)
+        print(f"error: {visible(message)}", file=sys.stderr)
         return 2
     try:
         return importlib.import_module(f"resnets.cli.{command}").main(rest)
     except InterruptedRunError as interruption:
-        print(interruption, file=sys.stderr)
+        print(visible(interruption), file=sys.stderr)
         return interruption.exit_code
     except ResnetsError as error:
         if debug:

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resnets.cli import flags
-from resnets.cli.visible import in_line, json_text, visible
 from resnets.specs.errors import UserError
+from resnets.specs.visible import in_line, json_text, visible
 
 if TYPE_CHECKING:
     import argparse
@@ -46,7 +46,7 @@ def main(arguments: list[str]) -> int:
     files = image_files([Path(image) for image in given.images])
     classifier = api.load(given.model)
     if classifier.unfinished:
-        print(f"note: {classifier.unfinished}", file=sys.stderr)
+        print(in_line(f"note: {classifier.unfinished}"), file=sys.stderr)
     if is_source(given.model):
         print(visible(f"note: licence of {given.model}: {classifier.stored.licence or 'not stated'}"), file=sys.stderr)
     if given.features is not None:
@@ -132,7 +132,11 @@ def _write_features(classifier: Classifier, files: list[Path], given: argparse.N
     if given.json:
         print(json_text(document))
     else:
-        print(f"{given.features}: {channels} features of {stage} an image, for {images} images ({classifier.name})")
+        print(
+            in_line(
+                f"{given.features}: {channels} features of {stage} an image, for {images} images ({classifier.name})"
+            )
+        )
     if unreadable:
         print(f"{len(unreadable)} of the images could not be read.", file=sys.stderr)
     return 2 if unreadable else 0

@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from resnets.cli import flags
-from resnets.cli.visible import visible
+from resnets.specs.visible import visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable

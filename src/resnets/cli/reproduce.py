@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from resnets.cli import flags
-from resnets.cli.visible import visible
 from resnets.paper.core.experiment import BUDGETS
+from resnets.specs.visible import visible
 
 if TYPE_CHECKING:
     import argparse

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resnets.specs.errors import DataError
+from resnets.specs.visible import in_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -259,7 +260,7 @@ class StderrProgress:
 
     def __init__(self, label: str, clock: Callable[[], float] = time.monotonic) -> None:
         """Show `label` before the figures."""
-        self._label = label
+        self._label = in_line(label)
         self._stream = sys.stderr
         self._clock = clock
         self._terminal = self._stream.isatty()

@@ -13,6 +13,8 @@ from collections import deque
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from resnets.specs.visible import in_line
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import TracebackType
@@ -121,9 +123,10 @@ class Progress:
         self.note(f"step {step:,} of {self._total_steps:,}  {self._evaluation}  {split} loss {loss:.4f}{training}")
 
     def note(self, message: str) -> None:
-        """Print a line, above the display where there is one."""
+        """Print a line, above the display where there is one; names of files and classes in it cannot steer a terminal."""
         if self._quiet:
             return
+        message = in_line(message)
         if self._live is not None:
             from rich.text import Text
 

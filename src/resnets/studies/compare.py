@@ -28,6 +28,7 @@ from resnets.specs import io
 from resnets.specs.data import Cifar
 from resnets.specs.errors import InterruptedRunError, RunError, SpecError, TrainingError, UserError
 from resnets.specs.run import Machine, TrainSpec, shorten
+from resnets.specs.visible import visible
 from resnets.studies.comparison import Comparison, Outcome, differing_fields, read_outcome, warnings
 from resnets.studies.model_cost import model_cost
 from resnets.studies.study_folder import StudyFolder
@@ -211,7 +212,7 @@ class _Study:
 
     def say(self, text: str) -> None:
         if not self.quiet:
-            print(text, file=sys.stderr, flush=True)
+            print(visible(text), file=sys.stderr, flush=True)
 
     def train(self, side: str, seed: int) -> Outcome:
         """Return how the run ended, after training what is missing of it.
