@@ -29,7 +29,7 @@ from resnets.data.views import shorter_sides
 from resnets.engine.device import check_precision, choose_device, set_up, use_channels_last, worker_processes
 from resnets.engine.step import DTYPES
 from resnets.models.build import build as build_from_spec
-from resnets.recipes.find import recipe
+from resnets.recipes.find import check_data, recipe
 from resnets.specs.catalogue import model_spec
 from resnets.specs.data import DatasetSpec, ImageFolder
 from resnets.specs.errors import ImageError, UserError
@@ -139,6 +139,7 @@ def _with_data(spec: TrainSpec, data: str | Path | None, data_root: str | Path |
     dataset, root = _dataset(data, data_root, spec.dataset)
     if data is None and isinstance(dataset, ImageFolder):
         raise UserError("This recipe trains on a folder of images: name it with --data FOLDER.")
+    check_data(spec, dataset, str(data))
     return dataclasses.replace(spec, dataset=dataset), root
 
 

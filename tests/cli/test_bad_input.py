@@ -82,6 +82,13 @@ def trained(tmp_path, capsys):
         (["train", "folder.scratch"], ["--data FOLDER"]),
         (["train", "folder.scratch", "--data", "missing"], ["missing"]),
         (["train", "--from", "missing.json"], ["missing.json"]),
+        (["train", "imagenet.resnet18", "--data", "cifar10"], ["imagenet.resnet18 trains on", "cifar10.resnet20"]),
+        (["train", "folder.finetune", "--data", "digits"], ["folder.finetune trains on", "digits.resnet20"]),
+        (["train", "cifar10.resnet20", "--data", "."], ["cifar10.resnet20 trains on", "folder.scratch"]),
+        (
+            ["compare", "folder.scratch", "--b.label-smoothing", "0", "--data", "cifar100"],
+            ["folder.scratch trains on", "CIFAR-100", "cifar10.resnet20"],
+        ),
         (["describe", "resnet51"], ["resnet51", "Did you mean"]),
         (["describe", "cifar-resnet33"], ["6n+2"]),
         (["evaluate", "missing", "--data", "digits"], ["no model at missing"]),

@@ -1,12 +1,16 @@
 """Overrides, listings and help of `resnets train`."""
 
 import json
+import re
 
 import pytest
 
 from resnets.cli.main import main
+from resnets.cli.overrides import USUAL_NAMES, override
+from resnets.cli.train import _parser
 from resnets.recipes.find import list_recipes, recipe
 from resnets.specs import io
+from resnets.specs.errors import UserError
 from resnets.specs.optim import Cosine, LinearWarmup, StepDecay
 from resnets.specs.run import TrainSpec, shorten
 
@@ -91,3 +95,44 @@ def test_fields_lists_what_can_be_changed(capsys):
         main(["train", "digits.resnet20", "--fields"])
     assert stop.value.code == 0
     assert "--optimizer.base-lr" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "answer"),
+    [
+        (["--batch-size", "64"], "There is no flag --batch-size here: it is --global-batch, images an optimiser step."),
+        (["--lr=0.05"], "There is no flag --lr here: it is --optimizer.base-lr."),
+        (["--epochs", "10"], "There is no flag --epochs here: the length is --steps;"),
+        (["--momentum", "0.9"], "it is --optimizer.momentum."),
+        (["--weight_decay", "1e-4"], "There is no flag --weight_decay here: it is --optimizer.weight-decay."),
+        (["--num-classes", "5"], "the number of classes is that of the data (--data)."),
+        (["-j", "4"], "There is no flag -j here: it is --workers."),
+    ],
+)
+def test_a_flag_of_another_program_is_answered_by_the_field_that_does_it_here(arguments, answer, capsys):
+    for command in (["cifar10.resnet20", *arguments], [*arguments, "cifar10.resnet20"]):
+        assert main(["train", *command]) == 2
+        error = capsys.readouterr().err
+        assert answer in error
+        assert error.count("\n") == 1
+
+
+def test_every_answer_names_what_there_is_and_no_field_is_called_as_the_flags_of_others():
+    flags = set(_parser()._option_string_actions)
+    folder, small = recipe("imagenet.resnet18"), recipe("cifar10.resnet20")
+    for answer in set(USUAL_NAMES.values()):
+        for flag in re.findall(r"--[a-z][\w.-]*[a-z]", answer):
+            if flag not in flags and flag != "--optimizer":
+                assert any(_is_field(spec, flag) for spec in (folder, small)), answer
+    for name in USUAL_NAMES:
+        assert f"--{name}" not in flags
+        assert f"-{name}" not in flags
+        assert not hasattr(small, name.replace("-", "_"))
+
+
+def _is_field(spec, flag):
+    try:
+        override(spec, [flag, "\0"])
+    except UserError as error:
+        return "There is no" not in str(error)
+    return True

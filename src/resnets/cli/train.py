@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from resnets.cli import flags
-from resnets.cli.overrides import override, shortened, with_weights
+from resnets.cli.overrides import override, refuse_usual_names, shortened, with_weights
 from resnets.recipes.find import list_recipes, recipe
 from resnets.specs import io
 from resnets.specs.visible import in_line
@@ -48,6 +48,8 @@ def main(arguments: list[str]) -> int:
     given, rest = parser.parse_known_args(arguments)
     if given.run == "":
         parser.error("--run is empty; name a folder")
+    # Before the recipe is looked up: argparse takes the value of a flag it does not know for the recipe.
+    refuse_usual_names(rest)
     if given.list:
         _print_list(given.json)
         return 0

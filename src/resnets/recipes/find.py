@@ -5,12 +5,15 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
-from resnets.specs.errors import SpecError, near_misses
+from resnets.specs.data import Cifar, Digits, ImageFolder
+from resnets.specs.errors import SpecError, UserError, near_misses
 from resnets.specs.run import TrainSpec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import ModuleType
+
+    from resnets.specs.data import DatasetSpec
 
 MODULES = ("digits", "cifar10", "imagenet", "folder")
 
@@ -52,6 +55,33 @@ def list_recipes() -> Iterator[tuple[str, str]]:
         module = importlib.import_module(f"resnets.recipes.{module_name}")
         for function_name, line in module.LISTED.items():
             yield f"{module_name}.{function_name}", line
+
+
+def check_data(spec: TrainSpec, dataset: DatasetSpec, data: str) -> None:
+    """Refuse images of another kind than the run is made for: a folder has images of any size, CIFAR small ones.
+
+    Args:
+        spec: the run.
+        dataset: what `data` means.
+        data: the value of `--data`.
+
+    Raises:
+        UserError: naming a recipe for such images.
+    """
+    if isinstance(dataset, ImageFolder) == isinstance(spec.dataset, ImageFolder):
+        return
+    match dataset:
+        case ImageFolder():
+            kind, instead = "a folder of images", "folder.scratch"
+        case Digits():
+            kind, instead = "the digits", "digits.resnet20"
+        case Cifar():
+            kind, instead = f"CIFAR-{dataset.num_classes}", "cifar10.resnet20"
+    made_for = "a folder of images" if isinstance(spec.dataset, ImageFolder) else "small images of one size"
+    raise UserError(
+        f"--data {data} is {kind}, and {spec.recipe or 'this run'} trains on {made_for}; choose a recipe for {kind}, "
+        f"such as {instead} (`resnets train --list` shows all)."
+    )
 
 
 def _outside(name: str) -> TrainSpec:

@@ -22,7 +22,7 @@ from resnets import api
 from resnets.artifacts.run_directory import write_json
 from resnets.data.open import dataset_spec_for
 from resnets.engine.interruption import listen
-from resnets.recipes.find import recipe
+from resnets.recipes.find import check_data, recipe
 from resnets.report.paired_curves import draw_paired_curves
 from resnets.specs import io
 from resnets.specs.data import Cifar
@@ -181,6 +181,8 @@ def _check(specs: dict[str, TrainSpec], seeds: int, first_seed: int, data: str |
     datasets = [
         spec.dataset if data is None else dataset_spec_for(str(data), spec.dataset)[0] for spec in specs.values()
     ]
+    for spec, dataset in zip(specs.values(), datasets, strict=True):
+        check_data(spec, dataset, str(data))
     names = [
         f"{type(dataset).__name__}{dataset.num_classes if isinstance(dataset, Cifar) else ''}" for dataset in datasets
     ]
