@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from resnets.artifacts.completion import read_mean_image
 from resnets.artifacts.conversion import convert, import_foreign
 from resnets.artifacts.formats import FORMATS
 from resnets.artifacts.model_folder import StoredModel, load_model, save_model
@@ -64,12 +65,31 @@ def test_a_net_goes_to_caffe_and_comes_back_with_its_mean_image(stored, tmp_path
 def test_a_file_alone_asks_for_its_mean_and_takes_the_centre_of_a_larger_one(stored, mean_image, tmp_path):
     convert(stored, tmp_path / "caffe", to="caffe")
     path = tmp_path / "caffe" / "net.caffemodel"
+    (tmp_path / "caffe" / "mean.binaryproto").unlink()
     with pytest.raises(ModelError, match="--mean-image FILE"):
         import_foreign(path, Hints(classes=NAMES))
     write_mean(tmp_path / "mean.binaryproto", mean_image)
     large = np.ascontiguousarray(read_mean(tmp_path / "mean.binaryproto")[:, :, ::-1])
     again = import_foreign(path, Hints(classes=NAMES, mean_image=large))
     assert again.preprocessor.same_as(stored.preprocessor)
+
+
+def test_a_mean_image_that_lies_beside_a_net_is_named_and_not_guessed(stored, tmp_path):
+    preprocess = Preprocess(resize_px=73, crop_px=64, mean_image=True)
+    image = np.random.default_rng(1).uniform(90, 130, (64, 64, 3)).astype(np.float32)
+    small = dataclasses.replace(stored, preprocessor=Preprocessor(preprocess, image))
+    folder = tmp_path / "two words"
+    convert(small, folder, to="caffe")
+    named = f"--mean-image '{folder}/mean.binaryproto', which lies there,"
+    for path in (folder, folder / "net.caffemodel"):
+        with pytest.raises(ModelError) as caught:
+            import_foreign(path, Hints(classes=NAMES))
+        assert f"; or {named} in the place of both)" in str(caught.value)
+        with pytest.raises(ModelError) as caught:
+            import_foreign(path, Hints(classes=NAMES, std=(58.4, 57.1, 57.4)))
+        assert f"; or {named} in the place of it)" in str(caught.value)
+    again = import_foreign(folder, Hints(classes=NAMES, mean_image=read_mean_image(folder / "mean.binaryproto", None)))
+    assert again.preprocessor.same_as(small.preprocessor)
 
 
 def test_a_net_for_bgr_images_goes_to_caffe_as_it_is(stored, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shlex
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,6 +27,7 @@ LARGEST_PX = 4096
 _USUAL_MEANS = ((123.5, 116.3, 103.5), (125.3, 123.0, 113.9))
 """Means, red, green, blue, of ImageNet and of CIFAR-10, as most nets for them subtract them."""
 _CLOSE = 2.5
+_MOST_NAMED = 3
 _IMAGENET_PX, _CIFAR_PX = (256, 224), (32, 32)
 
 
@@ -70,7 +72,10 @@ def complete(foreign: Foreign, hints: Hints) -> Foreign:
         values = "r,g,b" if channels == 3 else "GRAY"
         flags = [f"{name} {values}" for name, given in (("--mean", hints.mean), ("--std", hints.std)) if given is None]
         if flags:
-            instead = "; or --mean-image FILE in the place of both" if len(flags) == 2 else ""
+            instead = ""
+            if hints.mean is None and (foreign.mean_files or hints.std is None):
+                beside = f"{_named(foreign.mean_files)}, which lies there," if foreign.mean_files else "FILE"
+                instead = f"; or --mean-image {beside} in the place of {'both' if len(flags) == 2 else 'it'}"
             missing += [*flags[:-1], f"{flags[-1]} (for pixels in 0..255{instead})"]
     if classes is None:
         missing.append(f"--class-names FILE ({counted(outputs, 'name')} in the order of the outputs, one a line)")
@@ -174,6 +179,10 @@ def read_mean_image(path: Path, color: Literal["rgb", "bgr"] | None) -> Float32[
     if not np.isfinite(image).all():
         raise ModelError(f"The mean image {path} has values that are not finite.")
     return image
+
+
+def _named(files: Sequence[str]) -> str:
+    return " or ".join(map(shlex.quote, files[:_MOST_NAMED]))
 
 
 def _preprocess(foreign: Foreign, hints: Hints, channels: int) -> Preprocess:

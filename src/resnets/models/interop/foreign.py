@@ -66,6 +66,8 @@ class Foreign:
     """Resize, crop and normalisation."""
     mean_image: Float32[np.ndarray, "h w c"] | None = None
     """Exactly where `preprocess` says so."""
+    mean_files: tuple[str, ...] = ()
+    """Mean images that lie beside the weights where `preprocess` is not known: perhaps this net's, to be named."""
     classes: tuple[str, ...] | None = None
     """Class names in the order of the logits."""
     licence: str = ""

@@ -144,6 +144,7 @@ def _read_graph_of(path: Path, layers: Sequence[Layer], hints: Hints, mean_path:
         spec=spec,
         preprocess=preprocess,
         mean_image=mean_image,
+        mean_files=_mean_files(path) if preprocess is None else (),
         reference=CaffeNet(layers, str(path), bgr=bgr),
     )
 
@@ -154,7 +155,15 @@ def _read_named(path: Path, blobs: dict[str, tuple[np.ndarray, ...]], hints: Hin
     layers = named_layers(stand_in, blobs)
     weights = read_weights(match(connect(layers), stand_in), stand_in, bgr=hints.color != "rgb")
     reference = CaffeNet(layers, str(path), bgr=hints.color != "rgb") if spec is not None else None
-    return Foreign(format="caffe", source=str(path), weights=weights, spec=spec, missing=missing, reference=reference)
+    return Foreign(
+        format="caffe",
+        source=str(path),
+        weights=weights,
+        spec=spec,
+        missing=missing,
+        mean_files=_mean_files(path),
+        reference=reference,
+    )
 
 
 def _hinted(model: str | ModelSpec | Any) -> ResNetSpec | VGGSpec:
@@ -176,6 +185,11 @@ def _find(path: Path) -> tuple[Path, Path | None, Path | None]:
     graphs, means = sorted(path.glob("*.prototxt")), sorted(path.glob("*.binaryproto"))
     graph = graphs[0] if len(graphs) == 1 else _graph_beside(weights[0])
     return weights[0], graph, means[0] if len(means) == 1 else None
+
+
+def _mean_files(path: Path) -> tuple[str, ...]:
+    folder = path if path.is_dir() else path.parent
+    return tuple(str(file) for file in sorted(folder.glob("*.binaryproto")))
 
 
 def _graph_beside(weights: Path) -> Path | None:
