@@ -11,7 +11,7 @@ import numpy as np
 
 from resnets.models.interop.preprocessing import check_printable
 from resnets.specs.errors import ModelError, SpecError
-from resnets.specs.preprocess import Preprocess
+from resnets.specs.preprocess import LARGEST_PX, Preprocess
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
     from resnets.models.interop.foreign import Foreign, Hints
 
-LARGEST_PX = 4096
 _USUAL_MEANS = ((123.5, 116.3, 103.5), (125.3, 123.0, 113.9))
 """Means, red, green, blue, of ImageNet and of CIFAR-10, as most nets for them subtract them."""
 _CLOSE = 2.5

@@ -6,9 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from resnets.specs.errors import SpecError
-
-LARGEST_SCALE_PX = 4_096
-"""Largest shorter side: an image of this size takes gigabytes in the first layers of a net."""
+from resnets.specs.preprocess import LARGEST_PX
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,9 +36,9 @@ class Dense:
     def __post_init__(self) -> None:
         """Refuse scales that no image has."""
         sizes = self.scales_px
-        if not sizes or min(sizes) < 1 or max(sizes) > LARGEST_SCALE_PX or len(set(sizes)) != len(sizes):
+        if not sizes or min(sizes) < 1 or max(sizes) > LARGEST_PX or len(set(sizes)) != len(sizes):
             raise SpecError(
-                f"--scales is {', '.join(map(str, sizes)) or 'empty'}; give different sizes of 1 to {LARGEST_SCALE_PX} "
+                f"--scales is {', '.join(map(str, sizes)) or 'empty'}; give different sizes of 1 to {LARGEST_PX} "
                 "pixels, such as 224,256,384."
             )
 

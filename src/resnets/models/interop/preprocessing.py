@@ -9,15 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from resnets.specs.errors import ModelError, SpecError
 from resnets.specs.io import shown
-from resnets.specs.preprocess import Preprocess
+from resnets.specs.preprocess import LARGEST_PX, Preprocess
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
     from typing import Literal
 
-LARGEST_PX = 4096
-"""Largest size of an image that a file may ask for; a file that asks for more is damaged or hostile."""
 _LARGEST_JSON = 16 * 2**20
 _LARGEST_STD = 255.5
 """Pixels in 0..1 that are not divided have 255, from which a `rescale_factor` of few digits may depart."""
