@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import sys
 
 import pytest
 from hypothesis import given
@@ -48,6 +49,30 @@ def test_numbers_survive_exactly(lr, seed, steps):
 def test_what_does_not_fit_is_refused_with_its_path(change, message):
     with pytest.raises(SpecError, match=message):
         io.from_json(TrainSpec, io.to_json(recipe("cifar10.resnet20")) | change)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NoNet:
+    """A dataclass that happens to be loaded."""
+
+
+@pytest.mark.parametrize(
+    ("tag", "message"),
+    [
+        ("resnets.specs.run:Machine", "is of resnets itself; here it is one of ResNetSpec, HighwaySpec, VGGSpec, or"),
+        ("resnets.specs.model:ResNetSpec", "is of resnets itself"),
+        ("resnets:Machine", "is of resnets itself"),
+        ("loaded_by_test:TrainSpec", "is of resnets itself"),
+        ("loaded_by_test:NoNet", r"has no method build\(\) -> nn.Module"),
+        ("loaded_by_test:dataclasses", "is not loaded"),
+        ("loaded_by_test:", "is not loaded"),
+        (":NoNet", "is not loaded"),
+    ],
+)
+def test_a_class_that_is_no_net_from_outside_is_no_kind_of_model(monkeypatch, tag, message):
+    monkeypatch.setitem(sys.modules, "loaded_by_test", sys.modules[__name__])
+    with pytest.raises(SpecError, match=message):
+        io.from_json(ModelSpec, {"kind": tag})
 
 
 @pytest.mark.parametrize(

@@ -104,22 +104,38 @@ def _decode_union(members: tuple[Any, ...], value: Any, path: str) -> Any:
     tag = value.get("kind") if isinstance(value, dict) else None
     if not isinstance(tag, str):
         raise SpecError(f'{path} is {shown(value)}; it is an object with a "kind".')
+    kinds = [member.__name__ for member in members]
     if ":" in tag:
-        return _decode_dataclass(_outside(tag, path), value, path)
+        return _decode_dataclass(_outside(tag, path, kinds), value, path)
     for member in members:
         if member.__name__ == tag:
             return _decode_dataclass(member, value, path)
-    kinds = [member.__name__ for member in members]
     raise SpecError(f"{path} is of kind {shown(tag)}; it is one of {', '.join(kinds)}.{near_misses(tag, kinds)}")
 
 
-def _outside(tag: str, path: str) -> type:
+def _outside(tag: str, path: str, kinds: list[str]) -> type:
+    """Return the class of a net that `tag` names as module:class, in a module that is not ours.
+
+    Raises:
+        SpecError: it is not loaded, one of ours, or no net.
+    """
     # A file never makes us import code: a spec class of the user's own must have been imported by the user.
     module, _, name = tag.partition(":")
-    kind = getattr(sys.modules.get(module), name, None)
+    # Nor does looking a name up in a module's own dictionary, which asks no `__getattr__` that imports when needed.
+    kind = getattr(sys.modules.get(module), "__dict__", {}).get(name)
+    if "resnets" in (module.partition(".")[0], str(getattr(kind, "__module__", "")).partition(".")[0]):
+        raise SpecError(
+            f"{path} is of kind {shown(tag)}, which is of resnets itself; here it is one of {', '.join(kinds)}, or a net "
+            "of your own as module:class."
+        )
     if not (isinstance(kind, type) and dataclasses.is_dataclass(kind)):
         raise SpecError(
             f"{path} is of kind {shown(tag)}, which is not loaded; import {module} first (--import {module})."
+        )
+    if not callable(getattr(kind, "build", None)):
+        raise SpecError(
+            f"{path} is of kind {shown(tag)}, which has no method build() -> nn.Module, so it is no net of your own; it "
+            f"is one of {', '.join(kinds)}."
         )
     return kind
 
