@@ -154,6 +154,18 @@ def test_weights_of_another_normalisation_are_refused(photos, photos_spec, train
         resnets.train(spec, data=photos, run=tmp_path / "run", machine=QUICK, quiet=True)
 
 
+@pytest.mark.parametrize("change", [{"std": (1.0, 1.0, 1.0)}, {"color": "bgr"}])
+def test_another_scale_is_refused_before_minutes_go_into_a_mean_image(
+    photos, photos_spec, trained, tmp_path, monkeypatch, change
+):
+    monkeypatch.setattr("resnets.tasks.classify.prepare.training_statistics", None)
+    dataset = dataclasses.replace(photos_spec.dataset, mean_image=True, **change)
+    spec = dataclasses.replace(photos_spec, dataset=dataset, init=GivenWeights(source=str(trained), model="check"))
+    with pytest.raises(ModelError, match=rf"and this run has {dataset.color} minus a mean image, divided by"):
+        resnets.train(spec, data=photos, run=tmp_path / "run", machine=QUICK, quiet=True)
+    assert not (tmp_path / "run").exists()
+
+
 def test_the_finetuning_recipe_asks_for_weights(photos, tmp_path):
     with pytest.raises(SpecError, match="--init-from"):
         resnets.train(resnets.recipe("folder.finetune"), data=photos, run=tmp_path / "run", machine=QUICK, quiet=True)

@@ -207,16 +207,8 @@ def preprocess_for(dataset: DatasetSpec, train: Split, statistics: Statistics | 
         ValueError: the spec asks for a mean image, and `statistics` has none of the right size.
     """
     if isinstance(dataset, ImageFolder):
-        spec = Preprocess(
-            resize_px=dataset.resize_px,
-            crop_px=dataset.image_px,
-            color=dataset.color,
-            mean=dataset.mean,
-            std=dataset.std,
-            mean_image=dataset.mean_image,
-            interpolation=dataset.interpolation,
-        )
-        return Preprocessor(spec, statistics.mean_image if statistics and dataset.mean_image else None)
+        mean_image = statistics.mean_image if statistics and dataset.mean_image else None
+        return Preprocessor(folder_preprocess(dataset), mean_image)
     assert isinstance(train, ResidentSplit)
     _, side, _, channels = train.images.shape
     spec = Preprocess(
@@ -228,6 +220,19 @@ def preprocess_for(dataset: DatasetSpec, train: Split, statistics: Statistics | 
         mean_image=True,
     )
     return Preprocessor(spec, _mean_image(train.images))
+
+
+def folder_preprocess(dataset: ImageFolder) -> Preprocess:
+    """Return how the images of a folder become inputs, as far as its spec says: not the mean image itself."""
+    return Preprocess(
+        resize_px=dataset.resize_px,
+        crop_px=dataset.image_px,
+        color=dataset.color,
+        mean=dataset.mean,
+        std=dataset.std,
+        mean_image=dataset.mean_image,
+        interpolation=dataset.interpolation,
+    )
 
 
 def _mean_image(images: UInt8[np.ndarray, "n h w c"]) -> Float32[np.ndarray, "h w c"]:

@@ -12,6 +12,7 @@ from resnets.specs.errors import ModelError
 if TYPE_CHECKING:
     from resnets.artifacts.model_folder import StoredModel
     from resnets.data.preprocess import Preprocessor
+    from resnets.specs.preprocess import Preprocess
     from resnets.specs.run import TrainSpec
 
 
@@ -29,7 +30,7 @@ def adopt(spec: TrainSpec, given: StoredModel) -> TrainSpec:
             image_px=dataset.image_px or preprocess.crop_px,
             resize_px=dataset.resize_px or preprocess.resize_px,
             color=preprocess.color,
-            mean=_channel_means(given.preprocessor),
+            mean=channel_means(given.preprocessor),
             std=preprocess.std,
             mean_image=False,
             interpolation=preprocess.interpolation,
@@ -51,37 +52,45 @@ _LEVELS = 2.0
 """Grey levels that the means of two sets of photographs may differ by; the smallest usual divisor is above 50."""
 
 
-def check_normalisation(ours: Preprocessor, given: StoredModel) -> None:
+def check_normalisation(ours: Preprocess, means: tuple[float, ...] | None, given: StoredModel) -> None:
     """Refuse to feed the weights with images on another scale than they were trained on.
+
+    Args:
+        ours: preprocessing of the run.
+        means: what it subtracts, on average a channel; None where the mean image is not computed yet, and the order of
+            the channels and the divisor decide.
+        given: the weights.
 
     Raises:
         ModelError: naming both normalisations.
     """
-    theirs = given.preprocessor
+    theirs, their_means = given.preprocessor.spec, channel_means(given.preprocessor)
     same = (
-        ours.spec.color == theirs.spec.color
-        and all(map(_close, ours.spec.std, theirs.spec.std))
-        and all(abs(a - b) <= _LEVELS for a, b in zip(_channel_means(ours), _channel_means(theirs), strict=True))
+        ours.color == theirs.color
+        and all(map(_close, ours.std, theirs.std))
+        and (means is None or all(abs(a - b) <= _LEVELS for a, b in zip(means, their_means, strict=True)))
     )
     if not same:
         raise ModelError(
-            f"{given.name} was trained on {_described(theirs)}, and this run has {_described(ours)}. On a folder of "
-            "images, init:given-weights --init.model adopt takes over the weights' own."
+            f"{given.name} was trained on {_described(theirs, their_means)}, and this run has {_described(ours, means)}. "
+            "On a folder of images, init:given-weights --init.model adopt takes over the weights' own."
         )
+
+
+def channel_means(preprocessor: Preprocessor) -> tuple[float, ...]:
+    """Return what is subtracted from each channel; of a mean image, its average."""
+    if preprocessor.mean_image is None:
+        return preprocessor.spec.mean
+    return tuple(float(mean) for mean in preprocessor.mean_image.mean(axis=(0, 1), dtype="float64"))
 
 
 def _close(a: float, b: float) -> bool:
     return math.isclose(a, b, rel_tol=1e-3)
 
 
-def _described(preprocessor: Preprocessor) -> str:
+def _described(spec: Preprocess, means: tuple[float, ...] | None) -> str:
     def numbers(values: tuple[float, ...]) -> str:
         return ", ".join(f"{value:.4g}" for value in values)
 
-    return f"{preprocessor.spec.color} minus ({numbers(_channel_means(preprocessor))}), divided by ({numbers(preprocessor.spec.std)})"
-
-
-def _channel_means(preprocessor: Preprocessor) -> tuple[float, ...]:
-    if preprocessor.mean_image is None:
-        return preprocessor.spec.mean
-    return tuple(float(mean) for mean in preprocessor.mean_image.mean(axis=(0, 1), dtype="float64"))
+    subtracted = "a mean image" if means is None else f"({numbers(means)})"
+    return f"{spec.color} minus {subtracted}, divided by ({numbers(spec.std)})"

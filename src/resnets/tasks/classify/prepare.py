@@ -11,7 +11,7 @@ import torch
 from resnets.artifacts.transfer import check_finite, check_head, check_variant
 from resnets.data.batches import training_batches
 from resnets.data.open import open_dataset
-from resnets.data.preprocess import preprocess_for
+from resnets.data.preprocess import folder_preprocess, preprocess_for
 from resnets.data.splits import FileSplit, ResidentSplit
 from resnets.data.statistics import Statistics, needs_statistics, training_statistics
 from resnets.engine.checkpoint import latest_checkpoint
@@ -23,7 +23,7 @@ from resnets.specs.data import ImageFolder, Mix, ScaleCrop
 from resnets.specs.errors import SpecError
 from resnets.specs.finetune import GivenWeights
 from resnets.specs.optim import Plateau
-from resnets.tasks.classify.adopt import adopt, adopt_size, check_normalisation
+from resnets.tasks.classify.adopt import adopt, adopt_size, channel_means, check_normalisation
 from resnets.tasks.classify.evaluate import EvaluationReport, evaluate_model
 from resnets.tasks.classify.load import load_source
 
@@ -126,7 +126,7 @@ def prepare(
     statistics = _statistics(spec, dataset, directory, machine, ranks, quiet)
     preprocessor = preprocess_for(spec.dataset, dataset.splits["train"], statistics)
     if given is not None:
-        check_normalisation(preprocessor, given)
+        check_normalisation(preprocessor.spec, channel_means(preprocessor), given)
     if statistics is not None and statistics.skipped:
         first = statistics.skipped[0]
         notes += (f"{len(statistics.skipped)} images are not in the mean image: {first.path}: {first.reason}; …",)
@@ -151,11 +151,14 @@ def _check(spec: TrainSpec, dataset: Dataset, given: StoredModel | None) -> None
 
     Raises:
         SpecError: a rule follows a split that is not there, or fields exclude each other.
-        ModelError: the weights are of another net, or damaged.
+        ModelError: the weights are of another net or normalisation, or damaged.
     """
     if given is not None:
         check_variant(spec.model, given)
         check_finite(given.model.state_dict(), given.name)
+        if isinstance(spec.dataset, ImageFolder):
+            means = None if spec.dataset.mean_image else spec.dataset.mean
+            check_normalisation(folder_preprocess(spec.dataset), means, given)
     if given is not None or spec.finetune.head_steps:
         with torch.device("meta"):
             check_head(build(spec.model), len(dataset.classes))
