@@ -782,11 +782,75 @@ def test_a_scale_beyond_the_memory_is_refused_before_an_image_is_read(folder, mo
         )
 
 
+def a_system(root, files):
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    return root
+
+
 @pytest.mark.parametrize("text", ["", "MemAvailable: many kB", "MemTotal: 3 kB", None])
-def test_a_system_that_does_not_say_what_is_free_refuses_nothing(monkeypatch, tmp_path, text):
-    if text is not None:
-        (tmp_path / "meminfo").write_text(text)
-    monkeypatch.setattr("resnets.tasks.classify.memory.Path", lambda path: tmp_path / "meminfo")
-    assert available_bytes(CPU) is None
-    (tmp_path / "meminfo").write_text("MemTotal:  9 kB\nMemAvailable:   2 kB\nSwapFree: 1 kB\nHugePages_Total:  0\n")
-    assert available_bytes(CPU) == 3 * 1024
+def test_a_system_that_does_not_say_what_is_free_refuses_nothing(tmp_path, text):
+    root = a_system(tmp_path, {} if text is None else {"proc/meminfo": text})
+    assert available_bytes(CPU, root) is None
+    a_system(root, {"proc/meminfo": "MemTotal:  9 kB\nMemAvailable:   2 kB\nSwapFree: 1 kB\nHugePages_Total:  0\n"})
+    assert available_bytes(CPU, root) == 3 * 1024
+
+
+MACHINE = {"proc/meminfo": "MemTotal: 64000 kB\nMemAvailable: 32000 kB\nSwapFree: 8000 kB\n"}
+MACHINE_FREE = 1024 * 40_000
+V2 = {"proc/self/cgroup": "0::/pod/box\n"}
+V1 = {"proc/self/cgroup": "9:cpu,cpuacct:/\n5:memory:/docker/1f\n0::/\n"}
+SWAP = 1024 * 8_000
+
+
+@pytest.mark.parametrize(
+    ("files", "free"),
+    [
+        (V2, MACHINE_FREE),
+        (
+            V2 | {"sys/fs/cgroup/pod/box/memory.max": "max\n", "sys/fs/cgroup/pod/box/memory.current": "7\n"},
+            MACHINE_FREE,
+        ),
+        (
+            V2 | {"sys/fs/cgroup/pod/box/memory.max": "9000\n", "sys/fs/cgroup/pod/box/memory.current": "2000"},
+            7000 + SWAP,
+        ),
+        # A group above has less left than the one of the process.
+        (
+            V2
+            | {"sys/fs/cgroup/pod/box/memory.max": "9000", "sys/fs/cgroup/pod/box/memory.current": "0"}
+            | {"sys/fs/cgroup/pod/memory.max": "5000", "sys/fs/cgroup/pod/memory.current": "4000"},
+            1000 + SWAP,
+        ),
+        # A container sees its own group as the outermost, under a path that is one of the host.
+        (V2 | {"sys/fs/cgroup/memory.max": "9000", "sys/fs/cgroup/memory.current": "2000"}, 7000 + SWAP),
+        # Caches of files give way to tensors; and a group can have no swap.
+        (
+            V2
+            | {"sys/fs/cgroup/memory.max": "9000", "sys/fs/cgroup/memory.current": "8900"}
+            | {"sys/fs/cgroup/memory.stat": "anon 900\nfile 8000\ninactive_file 5000\nactive_file 2500\n"}
+            | {"sys/fs/cgroup/memory.swap.max": "0\n", "sys/fs/cgroup/memory.swap.current": "0\n"},
+            7600,
+        ),
+        (V2 | {"sys/fs/cgroup/memory.max": "5", "sys/fs/cgroup/memory.current": "9"}, SWAP),
+        (V2 | {"sys/fs/cgroup/memory.max": str(2**62), "sys/fs/cgroup/memory.current": "9"}, MACHINE_FREE),
+        (
+            V1
+            | {"sys/fs/cgroup/memory/docker/1f/memory.limit_in_bytes": "9000\n"}
+            | {"sys/fs/cgroup/memory/docker/1f/memory.usage_in_bytes": "8000\n"}
+            | {"sys/fs/cgroup/memory/docker/1f/memory.stat": "inactive_file 1\ntotal_inactive_file 3000\n"},
+            4000 + SWAP,
+        ),
+        (
+            V1
+            | {"sys/fs/cgroup/memory/memory.limit_in_bytes": "9000\n"}
+            | {"sys/fs/cgroup/memory/memory.usage_in_bytes": "8000\n"},
+            1000 + SWAP,
+        ),
+        (V1 | {"sys/fs/cgroup/memory/memory.limit_in_bytes": "9223372036854771712\n"}, MACHINE_FREE),
+        ({"proc/self/cgroup": "garbage\n\n:\n"}, MACHINE_FREE),
+    ],
+)
+def test_a_container_with_less_memory_than_its_machine_counts(tmp_path, files, free):
+    assert available_bytes(CPU, a_system(tmp_path, MACHINE | files)) == free
