@@ -1,6 +1,7 @@
 """Overrides, listings and help of `resnets train`."""
 
 import json
+import os
 import re
 
 import pytest
@@ -115,6 +116,21 @@ def test_a_flag_of_another_program_is_answered_by_the_field_that_does_it_here(ar
         error = capsys.readouterr().err
         assert answer in error
         assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["imagenet.resnet18", "--dataset.mean", "1,000", "2", "3"], "for arguments: ['1,000', '2', '3']"),
+        (["cifar10.resnet20", "--global-batch", "1,000" * 30], f"base 10: '{'1,000' * 30}'"),
+        (["cifar10.resnet20", "--global-batch", "12--------3"], "base 10: '12--------3'"),
+    ],
+)
+def test_a_value_stands_in_its_error_as_it_was_typed(arguments, words, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main(["train", *arguments]) == 2
+    assert words in capsys.readouterr().err
+    assert os.environ["COLUMNS"] == "80"
 
 
 def test_every_answer_names_what_there_is_and_no_field_is_called_as_the_flags_of_others():

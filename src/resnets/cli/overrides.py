@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
+import os
 import re
 import shlex
 import sys
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 HINT = "`resnets train RECIPE --fields` lists every field."
+_UNWRAPPED = 1_000_000
+"""Columns of a terminal that has every message in one line."""
 _ELSEWHERE = {
     ("b", "batch", "batch-size", "bs", "bsz", "train-batch-size", "per-device-train-batch-size"): (
         "it is --global-batch, images an optimiser step"
@@ -76,13 +79,15 @@ def override(spec: TrainSpec, arguments: list[str]) -> TrainSpec:
     if not arguments:
         return spec
     refuse_usual_names(arguments)
-    if arguments[-1] != "--help":
+    lists_fields = arguments[-1] == "--help"
+    if not lists_fields:
         _check_names(type(spec), spec, arguments)
     import tyro
 
     output, errors = io.StringIO(), io.StringIO()
+    width = contextlib.nullcontext() if lists_fields else _terminal_of(_UNWRAPPED)
     try:
-        with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
+        with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors), width:
             return tyro.cli(
                 TrainSpec,
                 default=spec,
@@ -168,11 +173,24 @@ def _names(kind: Any, value: Any, prefix: str = "") -> Iterator[tuple[str, bool]
                 yield f"{path}:{re.sub('(?<=[a-z])(?=[A-Z])', '-', member.__name__).lower()}", True
 
 
+@contextlib.contextmanager
+def _terminal_of(columns: int) -> Iterator[None]:
+    """Let the terminal seem to have so many columns: where tyro breaks a line, inside numbers too, cannot be undone."""
+    before = os.environ.get("COLUMNS")
+    os.environ["COLUMNS"] = str(columns)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["COLUMNS"]
+        else:
+            os.environ["COLUMNS"] = before
+
+
 def _plain(text: str, arguments: list[str]) -> str:
     """Return tyro's boxed message as one or two plain lines."""
-    text = re.sub(r"\x1b\[[0-9;]*m|[│╭╮╰╯]|[─-]{4,}", " ", text)
-    lines = [line.strip() for line in text.splitlines()]
-    lines = [line for line in lines if line and not re.match(r"(Parsing|Value) error|.*--help|usage:", line)]
+    lines = [line.strip(" │╭╮╰╯─") for line in re.sub(r"\x1b\[[0-9;]*m", "", text).splitlines()]
+    lines = [line for line in lines if line.strip("-") and not re.match(r"(Parsing|Value) error|.*--help|usage:", line)]
     message = " ".join(lines)
     message = message.replace("Invalid choice invalid choice", "Invalid choice")
     message = re.sub(r"^Error parsing [\w.-]+: (?=[a-z])", "", message)
