@@ -244,5 +244,5 @@ def test_no_readable_image_writes_no_file(net, tmp_path, capsys):
     command = ["predict", str(tmp_path / "net"), str(tmp_path / "text.jpg"), "--features", str(tmp_path / "o.npz")]
     code, _, errors = run(command, capsys)
     assert code == 2
-    assert "None of the 1 images could be read" in errors
+    assert "No image of 1 could be read" in errors
     assert not (tmp_path / "o.npz").exists()

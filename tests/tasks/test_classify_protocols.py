@@ -597,7 +597,7 @@ def test_one_protocol_gives_the_flat_report(folder, models, capsys):
         (["--protocol", "dense", "--scales", "0,224"], "--scales is 0, 224; give different sizes of 1 to 4096"),
         (["--protocol", "dense", "--scales", "224,100000"], "--scales is 224, 100000; give different sizes"),
         (["--protocol", "dence"], "'dence'"),
-        (["--weights", "1,2"], "2 values for 1 models"),
+        (["--weights", "1,2"], "2 values for 1 model; give"),
         (["--weights", "heavy"], "no list of numbers"),
         (["--save-scores", "scores.txt"], ".npz"),
     ],

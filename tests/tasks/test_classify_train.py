@@ -147,7 +147,7 @@ def test_a_pass_without_a_readable_image_does_not_end_the_run(photos, photos_spe
 
 def test_passes_too_small_for_batch_norm_are_refused(photos, photos_spec, tmp_path):
     spec = dataclasses.replace(photos_spec, model=model_spec("resnet18"), accumulation=9)
-    with pytest.raises(SpecError, match="passes of 1 images"):
+    with pytest.raises(SpecError, match="passes of 1 image of"):
         resnets.train(spec, data=photos, run=tmp_path / "run", machine=QUICK, quiet=True)
 
 

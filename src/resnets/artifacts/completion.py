@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from resnets.models.interop.preprocessing import check_printable
-from resnets.specs.errors import ModelError, SpecError
+from resnets.specs.errors import ModelError, SpecError, counted
 from resnets.specs.preprocess import LARGEST_PX, Preprocess
 
 if TYPE_CHECKING:
@@ -315,15 +315,6 @@ def _ends(weights: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
 
 def _has_stem(foreign: Foreign) -> bool:
     return "conv1.weight" in foreign.weights
-
-
-def counted(number: int, noun: str) -> str:
-    """Return a number with its noun, which takes an s where there is not exactly one.
-
-    >>> counted(1, "class name"), counted(3, "output")
-    ('1 class name', '3 outputs')
-    """
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _written(values: Sequence[float]) -> str:

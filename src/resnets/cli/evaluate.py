@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from resnets.cli import flags
-from resnets.specs.errors import UserError
+from resnets.specs.errors import UserError, counted
 from resnets.specs.protocol import PROTOCOLS, Dense, ProtocolSpec, TenCrop
 from resnets.specs.visible import in_line, json_text
 
@@ -197,7 +197,7 @@ def _print_report(report: dict[str, Any]) -> None:
         console.print(in_line(f"note: {note}"), style="dim", markup=False)
     skipped = {entry["path"]: entry["reason"] for one in protocols for entry in one["skipped"]}
     if skipped:
-        console.print(f"{len(skipped)} images could not be read and are in no score:", style="yellow")
+        console.print(f"{counted(len(skipped), 'image')} could not be read, left out of every score:", style="yellow")
         for path in list(skipped)[:10]:
             console.print(in_line(f"  {path}: {skipped[path]}"), markup=False)
         if len(skipped) > 10:

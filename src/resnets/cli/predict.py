@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resnets.cli import flags
-from resnets.specs.errors import UserError
+from resnets.specs.errors import UserError, counted
 from resnets.specs.visible import in_line, json_text, visible
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def _write_features(classifier: Classifier, files: list[Path], given: argparse.N
             rows.append(result)
             paths.append(str(path))
     if not rows:
-        raise UserError(f"None of the {len(files)} images could be read; {given.features} was not written.")
+        raise UserError(f"No image of {len(files):,} could be read; {given.features} was not written.")
     values = np.stack(rows)
     save_features(Path(given.features), values, paths, stage=stage, model=classifier.name)
     images, channels = values.shape
@@ -134,7 +134,7 @@ def _write_features(classifier: Classifier, files: list[Path], given: argparse.N
     else:
         print(
             in_line(
-                f"{given.features}: {channels} features of {stage} an image, for {images} images ({classifier.name})"
+                f"{given.features}: {channels} features of {stage} an image, for {counted(images, 'image')} ({classifier.name})"
             )
         )
     if unreadable:

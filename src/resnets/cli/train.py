@@ -13,6 +13,7 @@ from resnets.cli import flags
 from resnets.cli.overrides import override, refuse_usual_names, shortened, with_weights
 from resnets.recipes.find import list_recipes, recipe
 from resnets.specs import io
+from resnets.specs.errors import counted
 from resnets.specs.visible import in_line
 
 if TYPE_CHECKING:
@@ -157,7 +158,9 @@ def _print_result(trained: TrainedRun, as_json: bool) -> None:
         print(in_line(f"{trained.path} is finished; nothing to do."))
     split = "test" if metrics["split"] == "test" else f"{metrics['split']} (this dataset has no test split)"
     top5 = "" if metrics["top5_error"] is None else f", top-5 {metrics['top5_error']:.2f} %"
-    print(in_line(f"top-1 error {metrics['top1_error']:.2f} %{top5}, on {metrics['images']:,} images of {split}"))
+    print(
+        in_line(f"top-1 error {metrics['top1_error']:.2f} %{top5}, on {counted(metrics['images'], 'image')} of {split}")
+    )
     if "best_step" in metrics:
         steps = metrics.get("stopped_at_step", metrics["steps"])
         print(f"with the weights of step {metrics['best_step']:,}, the best of {steps:,} steps")
@@ -166,5 +169,5 @@ def _print_result(trained: TrainedRun, as_json: bool) -> None:
         print(f"after {metrics['steps']:,} steps: {100 * share:.3g} % of the recipe's {metrics['full_steps']:,}")
     skipped = len(metrics["skipped"]) + metrics["left_out_in_training"]
     if skipped:
-        print(f"{skipped} images could not be read and are in no score; metrics.jsonl names them")
+        print(f"{counted(skipped, 'image')} could not be read, left out of every score; metrics.jsonl has the names")
     print(in_line(f"model {trained.path / 'model'}"))

@@ -19,7 +19,7 @@ import numpy as np
 
 from resnets.data.decode import is_image_name, read_image
 from resnets.data.splits import Dataset, FileSplit, Skipped
-from resnets.specs.errors import DataError, ImageError, near_misses
+from resnets.specs.errors import DataError, ImageError, counted, near_misses
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -159,7 +159,11 @@ def _check_unsplit(root: Path, folders: list[str], files: list[str]) -> None:
     if not folders:
         images = sum(map(is_image_name, files))
         what = (
-            f"holds {images} images but no class folders" if images else "is empty" if not files else "has no folders"
+            f"holds {counted(images, 'image')} but no class folders"
+            if images
+            else "is empty"
+            if not files
+            else "has no folders"
         )
         raise DataError(f"{root} {what}. {_expected(root)}")
     misnamed = [name for name in folders if name.lower() in _LIKE_SPLITS]

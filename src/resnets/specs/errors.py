@@ -70,3 +70,12 @@ def near_misses(word: str, known: Iterable[str], limit: int = 3) -> str:
         return ""
     *firsts, last = close
     return f" Did you mean {', '.join(firsts)} or {last}?" if firsts else f" Did you mean {last}?"
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun, which takes an s where there is not exactly one.
+
+    >>> counted(1, "image"), counted(1200, "class name")
+    ('1 image', '1,200 class names')
+    """
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

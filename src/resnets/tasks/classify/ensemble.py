@@ -19,7 +19,7 @@ from resnets.data.open import open_dataset, open_for_testing
 from resnets.data.splits import FileSplit
 from resnets.metrics.classification import ClassificationMeter
 from resnets.specs.data import Cifar, DatasetSpec, Digits, ImageFolder
-from resnets.specs.errors import ModelError, UserError
+from resnets.specs.errors import ModelError, UserError, counted
 from resnets.tasks.classify.evaluate import EvaluationReport
 from resnets.tasks.classify.score import scored_batches
 
@@ -241,7 +241,9 @@ def shares(weights: Sequence[float] | None, models: int) -> list[float]:
     if weights is None:
         return [1 / models] * models
     if len(weights) != models:
-        raise UserError(f"--weights has {len(weights)} values for {models} models; give one a model, such as 2,1,1.")
+        raise UserError(
+            f"--weights has {counted(len(weights), 'value')} for {counted(models, 'model')}; give one a model, such as 2,1,1."
+        )
     if not all(weight > 0 and math.isfinite(weight) for weight in weights):
         raise UserError(f"--weights is {', '.join(f'{weight:g}' for weight in weights)}; every weight is above 0.")
     found = [weight / sum(weights) for weight in weights]

@@ -20,7 +20,7 @@ from resnets.engine.progress import counting
 from resnets.models.build import build
 from resnets.specs.catalogue import model_name
 from resnets.specs.data import ImageFolder, Mix, ScaleCrop
-from resnets.specs.errors import SpecError
+from resnets.specs.errors import SpecError, counted
 from resnets.specs.finetune import GivenWeights
 from resnets.specs.optim import Plateau
 from resnets.tasks.classify.adopt import adopt, adopt_size, channel_means, check_normalisation
@@ -129,7 +129,9 @@ def prepare(
         check_normalisation(preprocessor.spec, channel_means(preprocessor), given)
     if statistics is not None and statistics.skipped:
         first = statistics.skipped[0]
-        notes += (f"{len(statistics.skipped)} images are not in the mean image: {first.path}: {first.reason}; …",)
+        notes += (
+            f"The mean image leaves out {counted(len(statistics.skipped), 'image')}: {first.path}: {first.reason}; …",
+        )
     return Parts(
         spec=spec,
         machine=machine,
@@ -264,7 +266,7 @@ def _fit_to_data(spec: TrainSpec, dataset: Dataset, world_size: int) -> tuple[Tr
             build(spec.model).train()(torch.empty(images, channels, side, side))
     except (RuntimeError, ValueError) as error:
         raise SpecError(
-            f"{model_name(spec.model)} cannot train on passes of {images} images of {side} x {side} pixels: {error}"
+            f"{model_name(spec.model)} cannot train on passes of {counted(images, 'image')} of {side} x {side} pixels: {error}"
         ) from error
     return spec, notes
 
