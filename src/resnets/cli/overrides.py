@@ -33,7 +33,7 @@ _ELSEWHERE = {
     ("nesterov",): "it is --optimizer.nesterov",
     ("opt",): "the optimiser is SGD; its fields begin with --optimizer.",
     ("epoch", "epochs", "num-epochs", "max-epochs", "num-train-epochs", "n-epochs"): (
-        "the length is --steps; an epoch has as many as training images divided by --global-batch"
+        "the length is --steps; an epoch has (training images) / (--global-batch) of them"
     ),
     ("iterations", "iters", "max-iter", "max-iters", "max-steps", "num-steps"): "it is --steps",
     ("classes", "num-classes", "nb-classes", "n-classes"): "the number of classes is that of the data (--data)",
