@@ -17,13 +17,13 @@ from resnets import api
 from resnets.data import cifar
 from resnets.paper.core.cifar import loss_difference, training_loss
 from resnets.paper.core.cifar import test_error as final_test_error
-from resnets.paper.core.execute import Settings, fill
+from resnets.paper.core.execute import Settings, directory_name, fill
 from resnets.paper.core.experiment import Experiment, FromRuns, Picture, PlannedRun, Row
 from resnets.paper.core.scaled import scaled
 from resnets.paper.core.verdict import Report
 from resnets.recipes.find import recipe
 from resnets.specs.data import CIFAR10_CLASSES, Cifar
-from resnets.specs.errors import InterruptedRunError
+from resnets.specs.errors import InterruptedRunError, RunError
 from resnets.specs.run import Machine, shorten
 
 MACHINE = Machine(device="cpu", threads=1, checkpoint_every=10, keep_checkpoints=1)
@@ -80,7 +80,7 @@ def final_weights(folder):
 
 
 def test_interrupted_by_sigterm_the_same_call_goes_on_and_ends_with_the_same_weights(tmp_path):
-    plan = digits("resnet8", steps=120)
+    plan = digits("resnet8", steps=60)
     whole = fill("tiny", planned(plan), settings(tmp_path / "whole", budget="cpu"))
 
     def stop_when_it_runs():
@@ -112,6 +112,24 @@ def test_a_run_of_resnets_train_is_gone_on_with_and_not_begun_anew(tmp_path):
     outcome = fill("tiny", planned(plan), Settings(run_root=tmp_path / "runs", roots=(folder,), budget="cpu"))
     assert outcome.trained == 0
     assert outcome.runs()[0][1].path == folder / "mine"
+
+
+def test_a_folder_that_another_run_has_taken_stops_nothing(tmp_path):
+    plan = digits("resnet8", steps=3)
+    other = dataclasses.replace(plan.spec, label_smoothing=0.1)
+    taken = tmp_path / directory_name(plan.spec)
+    api.train(other, run=taken, machine=MACHINE, quiet=True)
+    (_, run), *rest = fill("tiny", planned(plan), settings(tmp_path, budget="cpu")).runs()
+    assert not rest
+    assert run.spec == plan.spec
+    assert run.path.parent == tmp_path
+    assert run.path.name.startswith(f"{taken.name}-")
+
+
+def test_a_run_root_that_cannot_be_is_named_as_the_flag_is(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(RunError, match=r"--run-root .*file.* cannot be written"):
+        fill("tiny", planned(digits("resnet8", steps=3)), settings(tmp_path / "file" / "runs", budget="cpu"))
 
 
 def test_runs_are_trained_in_the_precision_that_is_asked_for_and_say_so(tmp_path):

@@ -136,7 +136,7 @@ class _Workshop:
                 "in results and in --run-root"
             )
         started = self.found.started(spec)
-        directory = started or settings.run_root / directory_name(spec)
+        directory = started or self._new_directory(spec)
         # Maps of 8 x 8 pixels are too small to be divided: the threads would wait for each other.
         small = isinstance(spec.dataset, Cifar) and spec.dataset.image_px < _FULL_PX
         machine = settings.machine or Machine()
@@ -166,6 +166,23 @@ class _Workshop:
         self.trained += 1
         self.found = find_runs(self._roots)
         return f"{directory} has ended, and its log has no final test that can be read"
+
+    def _new_directory(self, spec: TrainSpec) -> Path:
+        """Return the run directory of a run that is not begun yet, beside one of the same name that holds another.
+
+        Raises:
+            RunError: there can be no folder at the run root.
+        """
+        root = self.settings.run_root
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(
+                f"--run-root {root} cannot be written: {error.strerror or error}. Choose another folder."
+            ) from error
+        directory = root / directory_name(spec)
+        taken = (directory / "config.json").exists()
+        return directory.with_name(f"{directory.name}-{spec_hash(spec)[:6]}") if taken else directory
 
 
 def directory_name(spec: TrainSpec) -> str:
