@@ -72,8 +72,8 @@ def test_the_figure_in_small_is_filled_from_results(tmp_path):
     # As results/tiny-imagenet-20/README.md has them.
     errors = {run: row["ours"] for (run, meaning), row in cells.items() if "centre crop" in meaning}
     assert errors == pytest.approx({"plain-18": 80.6, "plain-34": 85.0, "ResNet-18": 68.1, "ResNet-34": 79.7})
-    judged = {key: row["verdict"] for key, row in cells.items() if row["verdict"] != "REPORT"}
-    assert set(judged.values()) == {"PASS"}
+    # One seed after 0.1 % of the iterations supports no verdict.
+    assert {row["verdict"] for row in cells.values()} == {"REPORT"}
     assert cells["plain-34 - plain-18", "validation error, points"]["ours"] == pytest.approx(4.4)
     assert {Path(path).name for path in document["pictures"]} == {
         "figure4-plain-small.png",

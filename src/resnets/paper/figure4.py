@@ -156,6 +156,7 @@ _EARLY = "validation error before the learning rate falls, points"
 _DEGRADES = AtLeast(limit=0, why="degradation: the deeper plain net is worse, in training too")
 _GAINS = AtMost(limit=0, why="with shortcuts the deeper net is better")
 _FASTER = AtMost(limit=0, why="18 layers end on par with and without shortcuts, but with them learn faster")
+_ONE_SEED = Report(why="one seed in small: its sign is shown, and supports no verdict")
 _TOO_SHORT = Report(why="deeper nets start more slowly; the gain does not show in so few iterations")
 
 EXPERIMENT = Experiment(
@@ -179,10 +180,10 @@ EXPERIMENT = Experiment(
         _row(FULL, "ResNet-34", "ResNet-18", _VALIDATION, validation_difference, _GAINS, "full"),
         _row(FULL, "ResNet-18", "plain-18", _EARLY, early_difference, _FASTER, "full"),
         *_errors(FULL, "full", "the paper draws the curve; Table 2 has the errors of ten crops"),
-        _row(SMALL, "plain-34", "plain-18", _TRAINING, training_difference, _DEGRADES, "cpu"),
-        _row(SMALL, "plain-34", "plain-18", _VALIDATION, validation_difference, _DEGRADES, "cpu"),
-        _row(SMALL, "ResNet-18", "plain-18", _EARLY, early_difference, _FASTER, "cpu"),
-        _row(SMALL, "ResNet-34", "plain-34", _VALIDATION, validation_difference, _GAINS, "cpu"),
+        _row(SMALL, "plain-34", "plain-18", _TRAINING, training_difference, _ONE_SEED, "cpu"),
+        _row(SMALL, "plain-34", "plain-18", _VALIDATION, validation_difference, _ONE_SEED, "cpu"),
+        _row(SMALL, "ResNet-18", "plain-18", _EARLY, early_difference, _ONE_SEED, "cpu"),
+        _row(SMALL, "ResNet-34", "plain-34", _VALIDATION, validation_difference, _ONE_SEED, "cpu"),
         _row(SMALL, "ResNet-34", "ResNet-18", _VALIDATION, validation_difference, _TOO_SHORT, "cpu"),
         *_errors(SMALL, "cpu", "in small, no numbers of the paper"),
     ),
