@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from resnets.report.text import TIMES, count, large, listed, plural, printable
+from resnets.report.text import TIMES, count, large, listed, printable
 from resnets.specs.catalogue import model_name
 from resnets.specs.counts import count_multiply_adds, count_parameters
 from resnets.specs.data import Cifar, Digits, ImageFolder
-from resnets.specs.errors import SpecError
+from resnets.specs.errors import SpecError, counted
 from resnets.specs.finetune import GivenWeights
 from resnets.specs.model import HighwaySpec, ResNetSpec, VGGSpec
 from resnets.specs.optim import Cosine, ErrorWarmup, LinearWarmup, Plateau, StepDecay
@@ -69,9 +69,9 @@ def length(run: RunRecord) -> str:
     spec, done = run.spec, run.steps_done
     epochs = next((point.epoch for point in reversed(run.log.training) if point.epoch), None)
     passes = f" ({epochs:.1f} epochs)" if epochs else ""
-    sentence = f"{plural(done, 'step')} of {plural(spec.global_batch, 'image')}{passes}"
+    sentence = f"{counted(done, 'step')} of {counted(spec.global_batch, 'image')}{passes}"
     if not run.finished:
-        sentence = f"Not finished: {count(done)} of {plural(spec.steps, 'step')} of {plural(spec.global_batch, 'image')}{passes}"
+        sentence = f"Not finished: {count(done)} of {counted(spec.steps, 'step')} of {counted(spec.global_batch, 'image')}{passes}"
     elif done < spec.steps:
         sentence = f"Ended early: {sentence}, of at most {count(spec.steps)}"
     if run.is_shortened:

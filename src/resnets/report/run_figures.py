@@ -18,7 +18,8 @@ from resnets.report.curves import (
     top_of_axis,
 )
 from resnets.report.figure import Figure, KeyEntry, Table
-from resnets.report.text import NOTHING, count, percent, plural
+from resnets.report.text import NOTHING, count, percent
+from resnets.specs.errors import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -193,7 +194,7 @@ def _course(
 def _speed(run: RunRecord) -> str:
     speeds = [point.images_per_second for point in run.log.training if point.images_per_second is not None]
     return (
-        f"Median {np.median(speeds):,.0f} images a second over {plural(len(speeds), 'line')} of the log."
+        f"Median {np.median(speeds):,.0f} images a second over {counted(len(speeds), 'line')} of the log."
         if speeds
         else ""
     )

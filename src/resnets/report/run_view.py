@@ -20,8 +20,9 @@ from resnets.report.examination_figures import (
 from resnets.report.figure import Table
 from resnets.report.prose import description
 from resnets.report.run_figures import course_figures
-from resnets.report.text import LONGEST_NOTE, count, percent, plural, printable
+from resnets.report.text import LONGEST_NOTE, count, percent, printable
 from resnets.specs import io
+from resnets.specs.errors import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,7 +40,7 @@ def run_view(part: RunPart, anchor: str, several: bool) -> dict[str, Any]:
     run = part.record
     notes = list(run.problems)
     if run.log.left_out:
-        notes.append(f"{plural(len(run.log.left_out), 'training image')} could not be read and had no part in it.")
+        notes.append(f"{counted(len(run.log.left_out), 'training image')} could not be read and had no part in it.")
     if not run.finished:
         notes.insert(0, "The run is not finished: these are its numbers so far.")
     environment = run.environment
@@ -119,10 +120,10 @@ def _tested_sentence(part: RunPart) -> str:
     tested, logged = part.examination, error_of(part.record)
     assert tested is not None
     result = tested.result
-    skipped = f" {plural(len(tested.skipped), 'image')} could not be read." if tested.skipped else ""
+    skipped = f" {counted(len(tested.skipped), 'image')} could not be read." if tested.skipped else ""
     sentence = (
         f"Tested again for this report on the {tested.split} split of {printable(Path(tested.dataset).name, 80)}: "
-        f"{percent(result.top1_error)} % error over {plural(result.images, 'image')}.{skipped}"
+        f"{percent(result.top1_error)} % error over {counted(result.images, 'image')}.{skipped}"
     )
     if logged is None or logged.split != tested.split:
         return sentence

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+from resnets.specs.visible import in_line
+
 MINUS = "\N{MINUS SIGN}"
 TIMES = "\N{MULTIPLICATION SIGN}"
 NOTHING = "\N{EN DASH}"
@@ -22,11 +24,7 @@ def printable(text: object, most: int = 120) -> str:
     """
     # Cut before it is escaped: an escape is longer than its character.
     text = _shortened(str(text), 2 * most)
-    escaped = "".join(
-        letter if letter.isprintable() else letter.encode("unicode_escape", "backslashreplace").decode()
-        for letter in text
-    )
-    return _shortened(escaped, most)
+    return _shortened(in_line(text), most)
 
 
 def _shortened(text: str, most: int) -> str:
@@ -76,12 +74,3 @@ def listed(words: list[str]) -> str:
     ('a', 'a, b and c')
     """
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
-
-
-def plural(number: int, word: str) -> str:
-    """Return a number with its noun.
-
-    >>> plural(1, "image"), plural(1200, "image")
-    ('1 image', '1,200 images')
-    """
-    return f"{number:,} {word}{'' if number == 1 else 's'}"
