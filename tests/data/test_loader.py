@@ -17,7 +17,8 @@ from PIL import Image
 from resnets.data.augment import area_crop_box, mirrored, scale_crop_px
 from resnets.data.batches import training_batches
 from resnets.data.color import COLOR_DRAWS, ColorAugment
-from resnets.data.loader import TERMINATION_GRACE_SECONDS, TrainingFiles, decoded_batches, read_crop
+from resnets.data.crop import read_crop
+from resnets.data.loader import TERMINATION_GRACE_SECONDS, TrainingFiles, decoded_batches
 from resnets.data.order import COLOR_STREAM, TrainingStream, uniforms
 from resnets.data.preprocess import Preprocessor
 from resnets.data.splits import FileSplit

@@ -14,7 +14,7 @@ import sys
 import threading
 import warnings
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Literal, cast
+from typing import IO, TYPE_CHECKING, Literal, TypeAlias, cast
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -23,6 +23,9 @@ from resnets.specs.errors import ImageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+Source: TypeAlias = "str | Path | bytes | io.BufferedIOBase"
+"""An encoded image: the path of its file, its content, or a seekable file of bytes."""
 
 MAX_PIXELS = 178_956_970
 """Largest width x height that is decoded: where Pillow itself refuses, about half a gigabyte of RGB."""
@@ -63,13 +66,13 @@ def is_image_name(name: str) -> bool:
 
 
 def read_image(
-    source: str | Path | io.BufferedIOBase,
+    source: Source,
     *,
     color: Literal["rgb", "gray"] = "rgb",
     max_pixels: int = MAX_PIXELS,
     at_least_px: int | None = None,
 ) -> Image.Image:
-    """Return the image in `source` (a path or a seekable file of bytes), upright, in mode "RGB" or "L".
+    """Return the image in `source` (a path, the content of a file, or a file), upright, in mode "RGB" or "L".
 
     A width x height above `max_pixels` is refused from the header alone; Pillow's own limit holds as well.
     `at_least_px` allows a JPEG to be decoded at 1/2, 1/4 or 1/8 of its size, as long as the shorter side keeps this
@@ -78,33 +81,20 @@ def read_image(
     Raises:
         ImageError: the file cannot be read. The message is the reason alone; the caller knows which file it was.
     """
-    if not isinstance(source, str | Path):
-        return _decode(source, color, max_pixels, at_least_px)
-    try:
-        if not stat.S_ISREG(Path(source).stat().st_mode):  # opening a pipe would wait for a writer
-            raise ImageError("it is a folder" if Path(source).is_dir() else "it is not a regular file")
-        with Path(source).open("rb") as file:
-            return _decode(file, color, max_pixels, at_least_px)
-    except FileNotFoundError:
-        raise ImageError("there is no such file") from None
-    except PermissionError:
-        raise ImageError("permission to read the file is denied") from None
-    except (OSError, ValueError) as error:  # ValueError: a null character in the path
-        raise ImageError(f"the file cannot be opened ({error})") from error
+    with _opened(source) as file:
+        return _decode(file, color, max_pixels, at_least_px)
 
 
-def read_size(path: Path) -> tuple[int, int] | None:
+def read_size(source: Source) -> tuple[int, int] | None:
     """Return width and height of the image that `read_image` gives, from the header alone; None where it has none.
 
     An orientation that a PNG states behind its pixels is not seen.
     """
     try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            return None
         with (
-            path.open("rb") as file,
+            _opened(source) as file,
             _pillow_warnings_ignored(),
-            Image.open(file, formats=_available_formats()) as image,
+            Image.open(cast("IO[bytes]", file), formats=_available_formats()) as image,
         ):
             # Pillow decodes the whole image in search of a PNG's tag, and turns TIFF itself.
             has_tag = image.format not in ("PNG", "TIFF") or "exif" in image.info
@@ -135,6 +125,30 @@ def to_color(image: Image.Image, color: Literal["rgb", "gray"]) -> Image.Image:
         return image.convert(mode)
     except ValueError as error:
         raise ImageError(f"its pixels are of mode {image.mode}, which cannot be converted to {mode}") from error
+
+
+@contextlib.contextmanager
+def _opened(source: Source) -> Iterator[io.BufferedIOBase]:
+    if isinstance(source, bytes):
+        yield io.BytesIO(source)
+    elif isinstance(source, str | Path):
+        with _opened_path(Path(source)) as file:
+            yield file
+    else:
+        yield source
+
+
+def _opened_path(path: Path) -> io.BufferedReader:
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for a writer
+            raise ImageError("it is a folder" if path.is_dir() else "it is not a regular file")
+        return path.open("rb")
+    except FileNotFoundError:
+        raise ImageError("there is no such file") from None
+    except PermissionError:
+        raise ImageError("permission to read the file is denied") from None
+    except (OSError, ValueError) as error:  # ValueError: a null character in the path
+        raise ImageError(f"the file cannot be opened ({error})") from error
 
 
 def _decode(

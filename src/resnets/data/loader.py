@@ -7,7 +7,6 @@ import atexit
 import dataclasses
 import functools
 import itertools
-import math
 import signal
 import threading
 import weakref
@@ -17,7 +16,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Float64, Int64, UInt8
+from jaxtyping import Float32, Int64, UInt8
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -26,18 +25,14 @@ from torch.utils.data import Dataset as TorchDataset
 from resnets.data.augment import (
     AREA_CROP_DRAWS,
     SCALE_CROP_DRAWS,
-    area_crop_box,
-    area_crop_decode_px,
     mirrored,
-    scale_crop_box,
-    scale_crop_px,
 )
 from resnets.data.batch_augment import BatchAugment
 from resnets.data.color import COLOR_DRAWS, ColorAugment
-from resnets.data.decode import read_image
+from resnets.data.crop import read_crop
 from resnets.data.order import COLOR_STREAM, POLICY_STREAM, TrainingStream, random_words
 from resnets.data.policy import ImagePolicy
-from resnets.data.preprocess import FILTERS, Preprocessor
+from resnets.data.preprocess import Preprocessor
 from resnets.data.splits import Batch, FileSplit, Skipped
 from resnets.specs.data import AreaCrop, NoPolicy, PolicySpec, ScaleCrop
 from resnets.specs.errors import DataError, ImageError, ResnetsError
@@ -49,9 +44,6 @@ TERMINATION_GRACE_SECONDS = 30
 
 _ImageReader = Callable[[int, Path], UInt8[np.ndarray, "height width channels"]]
 """Returns the pixels of an image from its number in the batch and its path."""
-
-# Pillow keeps the corners of a box in 32 bits; below this side they are good to 1/128 of a pixel.
-_EXACT_SIDE = 2**16
 
 
 class DecodedBatch(NamedTuple):
@@ -117,47 +109,6 @@ class EvaluationFiles(TorchDataset[DecodedBatch]):
             self._preprocessor,
             lambda place, path: self._preprocessor.read(path),
         )
-
-
-def read_crop(
-    path: Path, augment: AreaCrop | ScaleCrop, preprocessor: Preprocessor, uniforms: Float64[np.ndarray, " draws"]
-) -> Image.Image:
-    """Return a random crop of the image at `path`, upright and resized to the model's size, in mode "RGB" or "L".
-
-    Of an image that is resized and then cropped, only the crop is computed: the filter sees the same pixels around
-    it, so the result is the same. A JPEG more than twice as large as needed is decoded at a smaller size.
-
-    Raises:
-        ImageError: The image cannot be read.
-    """
-    side = preprocessor.spec.crop_px
-    if isinstance(augment, ScaleCrop):
-        at_least_px = scale_crop_px(augment, float(uniforms[0]))
-    else:
-        at_least_px = area_crop_decode_px(augment, side, uniforms)
-    image = read_image(path, color=preprocessor.decode_color, at_least_px=at_least_px)
-    if isinstance(augment, ScaleCrop):
-        box = scale_crop_box(augment, image.width, image.height, side, uniforms)
-    else:
-        box = area_crop_box(augment, image.width, image.height, uniforms)
-    if max(image.size) > _EXACT_SIDE:
-        image, box = _around(image, box)
-    # The gap averages whole blocks of pixels first where the image is several times too large.
-    return image.resize((side, side), FILTERS[preprocessor.spec.interpolation], box=box, reducing_gap=2.0)
-
-
-def _around(
-    image: Image.Image, box: tuple[float, float, float, float]
-) -> tuple[Image.Image, tuple[float, float, float, float]]:
-    """Return the part of a very long image that resizing `box` looks at, and where the box is in it."""
-    left, top, right, bottom = box
-    # No filter reaches further than two pixels of the resized image, which are at most as large as the box.
-    across, down = 2 * math.ceil(right - left) + 2, 2 * math.ceil(bottom - top) + 2
-    first = max(0, math.floor(left) - across), max(0, math.floor(top) - down)
-    last = min(image.width, math.ceil(right) + across), min(image.height, math.ceil(bottom) + down)
-    part = image.crop((*first, *last))
-    moved = left - first[0], top - first[1], right - first[0], bottom - first[1]
-    return part, (moved[0], moved[1], min(float(part.width), moved[2]), min(float(part.height), moved[3]))
 
 
 def decoded_batches(

@@ -6,21 +6,19 @@ mean image have their channels in the order of `Preprocess.color`. torch is impo
 
 from __future__ import annotations
 
-import io
 import math
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from resnets.data.decode import read_image, to_color
+from resnets.data.decode import Source, read_image, to_color
 from resnets.data.splits import ResidentSplit
 from resnets.specs.data import ImageFolder
 from resnets.specs.preprocess import Preprocess
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
     from typing import Literal
 
     import torch
@@ -83,7 +81,7 @@ class Preprocessor:
         """What files are decoded to: BGR is RGB until the channels are reversed."""
         return "gray" if self.spec.color == "gray" else "rgb"
 
-    def read(self, source: str | Path | io.BufferedIOBase) -> UInt8[np.ndarray, "crop crop c"]:
+    def read(self, source: Source) -> UInt8[np.ndarray, "crop crop c"]:
         """Return the pixels of an image file: the same as `pixels` of the image that it holds.
 
         Raises:
