@@ -8,6 +8,7 @@ import pytest
 
 from resnets.artifacts.found_runs import find_runs
 from resnets.artifacts.run_directory import read_spec
+from resnets.artifacts.run_log import Evaluation
 from resnets.recipes.find import recipe
 from resnets.specs import io
 from resnets.specs.errors import RunError
@@ -17,6 +18,7 @@ from resnets.specs.run import shorten
 
 SPEC = recipe("cifar10.resnet20")
 FINAL = {"step": 64_000, "split": "test", "loss": 0.3, "top1_error": 8.5, "images": 10_000, "final": True}
+TESTED = Evaluation(step=64_000, split="test", loss=0.3, top1_error=8.5, images=10_000)
 
 
 def write_run(folder, spec=SPEC, lines=(FINAL,), environment=None):
@@ -32,7 +34,7 @@ def test_a_run_is_found_whatever_its_folder_is_called(tmp_path):
     found = find_runs([tmp_path / "nowhere", tmp_path]).finished(SPEC)
     assert found is not None
     assert found.path == folder
-    assert found.final == FINAL
+    assert found.log.final == TESTED
     assert not found.has_weights
 
 
@@ -106,7 +108,7 @@ def test_an_unfinished_run_is_started_and_not_finished(tmp_path):
     # Going on in another precision would be another run.
     half = dataclasses.replace(SPEC, precision="bf16")
     assert found.started(half) is None
-    assert (found.unfinished(half).path, found.unfinished(half).last_step) == (further, 200)
+    assert (found.unfinished(half).path, found.unfinished(half).log.last_step) == (further, 200)
 
 
 def test_damaged_and_foreign_folders_are_passed_over(tmp_path):
@@ -186,7 +188,7 @@ def test_images_that_could_not_be_read_change_no_mean(tmp_path):
     write_run(tmp_path / "run", spec, lines=[*lines, FINAL])
     run = find_runs([tmp_path]).finished(spec)
     assert run.training_mean("loss", 10) == pytest.approx((5 * 1.0 + 3 * 2.0 + 2 * 4.0) / 10)
-    assert [line["step"] for line in run.log("train")] == [5, 8, 10]
+    assert [point.step for point in run.log.training] == [5, 8, 10]
 
 
 @pytest.mark.parametrize(
@@ -197,7 +199,7 @@ def test_what_is_no_number_in_a_log_is_passed_over(tmp_path, field, value):
     lines = [train_line(5, 1.0), train_line(10, 2.0) | {field: value}, FINAL]
     run = find_runs([write_run(tmp_path / "run", spec, lines=lines).parent]).finished(spec)
     assert run.training_mean("loss", 10) == 1.0
-    assert run.final == FINAL
+    assert run.log.final == TESTED
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, '{"steps": ' + "9" * 5_000 + "}", "[1]", "\ufeff"])

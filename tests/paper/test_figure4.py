@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from resnets.artifacts.found_runs import FoundRun, find_runs
+from resnets.artifacts.run_log import Evaluation, RunLog, TrainingPoint
 from resnets.paper import figure4
 from resnets.paper.core.execute import Settings, fill
 from resnets.paper.core.experiment import Unavailable
@@ -18,17 +19,17 @@ RESULTS = Path(__file__).resolve().parents[2] / "results" / "tiny-imagenet-20"
 def run_of(training, validation=(), *, every=10, lr=(0.1,), final=None):
     """Return a run with a training error each step, validation errors each `every` steps, and learning rates."""
     spec = dataclasses.replace(figure4.FULL["plain-18"].spec, evaluate_every_steps=every, steps=len(training))
-    lines = [
-        {"step": step, "split": "train", "top1_error": error, "lr": lr[min((step - 1) * len(lr) // len(training), len(lr) - 1)]}
+    points = [
+        TrainingPoint(step=step, top1_error=error, lr=lr[min((step - 1) * len(lr) // len(training), len(lr) - 1)])
         for step, error in enumerate(training, 1)
-    ]  # fmt: skip
-    lines += [
-        {"step": every * number, "split": "validation", "top1_error": error}
+    ]
+    evaluations = [
+        Evaluation(step=every * number, split="validation", top1_error=error)
         for number, error in enumerate(validation, 1)
     ]
-    if final is not None:
-        lines.append({"step": len(training), "split": "validation", "final": True, "top1_error": final})
-    return FoundRun(path=Path("run"), spec=spec, lines=tuple(lines))
+    last = None if final is None else Evaluation(step=len(training), split="validation", top1_error=final)
+    log = RunLog(training=tuple(points), evaluations=tuple(evaluations), final=last, ended=final is not None)
+    return FoundRun(path=Path("run"), spec=spec, log=log)
 
 
 def test_the_share_of_a_run_counts_intervals_after_the_first():

@@ -9,6 +9,7 @@ from torch import nn
 from resnets.artifacts.found_runs import FoundRun
 from resnets.artifacts.model_folder import StoredModel, save_model
 from resnets.artifacts.run_directory import RunDirectory
+from resnets.artifacts.run_log import RunLog
 from resnets.data.preprocess import preprocess_for
 from resnets.data.splits import Dataset, ResidentSplit
 from resnets.models.build import build
@@ -126,7 +127,7 @@ def test_images_are_looked_for_where_the_command_says(tmp_path, monkeypatch):
         raise Unavailable("not here")
 
     monkeypatch.setattr(images, "_dataset", nowhere)
-    run = FoundRun(path=tmp_path, spec=figure7.FULL["resnet20"].spec, lines=())
+    run = FoundRun(path=tmp_path, spec=figure7.FULL["resnet20"].spec, log=RunLog())
     for root in (tmp_path, None):
         with images.images_below(root), pytest.raises(Unavailable):
             images.training_images(run)

@@ -10,6 +10,7 @@ from resnets.analysis.gradients import first_to_last, gradient_norms
 from resnets.artifacts.found_runs import FoundRun
 from resnets.artifacts.model_folder import StoredModel, save_model
 from resnets.artifacts.run_directory import RunDirectory
+from resnets.artifacts.run_log import RunLog
 from resnets.data.preprocess import preprocess_for
 from resnets.data.splits import Dataset, ResidentSplit
 from resnets.models.build import build
@@ -36,7 +37,7 @@ def test_the_ratio_of_a_run_is_that_of_its_net_on_its_first_training_images(tmp_
     )
     inputs = preprocessor.normalize(torch.from_numpy(pixels[:128]).permute(0, 3, 1, 2))
     expected = first_to_last(gradient_norms(model, inputs, torch.from_numpy(split.labels[:128])))
-    found = gradients.ratio_of_run(FoundRun(path=tmp_path, spec=plan.spec, lines=()))
+    found = gradients.ratio_of_run(FoundRun(path=tmp_path, spec=plan.spec, log=RunLog()))
     assert found == pytest.approx(expected, rel=1e-2)
 
 

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from resnets.artifacts.found_runs import FoundRun
+from resnets.artifacts.run_log import read_run_log
 from resnets.paper import table2, table4
 from resnets.paper.core.execute import Settings, fill
 from resnets.paper.core.experiment import Unavailable
@@ -36,7 +37,7 @@ def finished_run(folder, plan, *documents):
     (folder / "metrics.jsonl").write_text(json.dumps(last) + "\n")
     for number, document in enumerate(documents):
         (folder / f"evaluation{number}.json").write_text(json.dumps(document))
-    return FoundRun(path=folder, spec=plan.spec, lines=(last,))
+    return FoundRun(path=folder, spec=plan.spec, log=read_run_log(folder / "metrics.jsonl"))
 
 
 PLAN = on_imagenet("ResNet-34", "resnet34_a")

@@ -11,9 +11,10 @@ import dataclasses
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Literal
 
 from resnets.artifacts.run_directory import RunDirectory, read_spec
+from resnets.artifacts.run_log import RunLog, read_run_log
 from resnets.specs.errors import RunError
 from resnets.specs.io import spec_hash
 from resnets.specs.optim import Plateau
@@ -24,11 +25,11 @@ if TYPE_CHECKING:
 
     from resnets.specs.run import TrainSpec
 
+Measurement = Literal["loss", "top1_error"]
+"""A value of the training log: cross entropy in nats, error in percent."""
+
 _DEEPEST = 4
 """Folders below a root in which a run is looked for."""
-
-_MEASUREMENTS = ("loss", "top1_error", "lr", "images_per_second")
-_LARGEST = 1e100
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,35 +40,16 @@ class FoundRun:
     """The run directory."""
     spec: TrainSpec
     """What was trained."""
-    lines: tuple[dict[str, Any], ...] = field(repr=False)
-    """The lines of `metrics.jsonl` that can be read; each has a whole number as its step."""
-
-    @property
-    def final(self) -> dict[str, Any] | None:
-        """The evaluation of the final weights, which a finished run ends with; None of one that is not finished."""
-        return next((line for line in reversed(self.lines) if line.get("final") is True), None)
-
-    @property
-    def last_step(self) -> int:
-        """The step of the log's last line; 0 of an empty log."""
-        return self.lines[-1]["step"] if self.lines else 0
+    log: RunLog = field(repr=False)
+    """What `metrics.jsonl` holds; empty where it cannot be read."""
 
     @property
     def has_weights(self) -> bool:
         """Whether the model folder is there; runs of large nets are kept without."""
         return RunDirectory(self.path).is_finished
 
-    def log(self, split: str) -> list[dict[str, Any]]:
-        """Return the lines of a split during the run, oldest first: "train", "validation" or "test".
-
-        Lines about images that could not be read are no measurements, and left out.
-        """
-        return [
-            line for line in self.lines if line.get("split") == split and "final" not in line and "left_out" not in line
-        ]
-
-    def training_mean(self, name: str, steps: int) -> float:
-        """Return the mean of a value of the training log ("loss", "top1_error") over the last `steps` steps.
+    def training_mean(self, name: Measurement, steps: int) -> float:
+        """Return the mean of a value of the training log over the last `steps` steps.
 
         Each line covers the steps since the one before it.
 
@@ -76,15 +58,15 @@ class FoundRun:
         """
         return self.training_mean_at(name, steps, at_step=self.spec.steps)
 
-    def training_mean_at(self, name: str, steps: int, at_step: int) -> float:
+    def training_mean_at(self, name: Measurement, steps: int, at_step: int) -> float:
         """Return the mean of a value of the training log over the `steps` steps that end with `at_step`."""
         weighted = total = last = 0.0
-        for line in self.log("train"):
-            step = line["step"]
-            if at_step - steps < step <= at_step and name in line:
-                weighted += line[name] * (step - last)
-                total += step - last
-            last = step
+        for point in self.log.training:
+            value: float | None = getattr(point, name)
+            if at_step - steps < point.step <= at_step and value is not None:
+                weighted += value * (point.step - last)
+                total += point.step - last
+            last = point.step
         if not total:
             raise RunError(f"{RunDirectory(self.path).metrics} has no {name} of the steps before {at_step}.")
         return weighted / total
@@ -93,11 +75,11 @@ class FoundRun:
     def seconds(self) -> float | None:
         """Time that the training steps took, from the rates in the log; evaluations are left out."""
         seconds, last = 0.0, 0
-        for line in self.log("train"):
+        for point in self.log.training:
             # A first line may come before any rate was measured; its steps count at the next one's.
-            if line.get("images_per_second", 0) > 0:
-                seconds += (line["step"] - last) * self.spec.global_batch / line["images_per_second"]
-                last = line["step"]
+            if point.images_per_second:
+                seconds += (point.step - last) * self.spec.global_batch / point.images_per_second
+                last = point.step
         return seconds or None
 
     @property
@@ -124,7 +106,7 @@ class FoundRuns:
 
     def finished(self, spec: TrainSpec) -> FoundRun | None:
         """Return a finished run of this spec, the one in the same precision before another; None if there is none."""
-        runs = [run for run in self._runs(spec) if run.final is not None]
+        runs = [run for run in self._runs(spec) if run.log.ended]
         return min(runs, key=lambda run: (run.spec.precision != spec.precision, not run.has_weights), default=None)
 
     def started(self, spec: TrainSpec) -> Path | None:
@@ -138,7 +120,7 @@ class FoundRuns:
         return self._furthest(list(self._runs(spec)))
 
     def _furthest(self, runs: list[FoundRun]) -> FoundRun | None:
-        return max((run for run in runs if run.final is None), key=lambda run: run.last_step, default=None)
+        return max((run for run in runs if not run.log.ended), key=lambda run: run.log.last_step, default=None)
 
     def shortened(self, spec: TrainSpec) -> list[FoundRun]:
         """Return finished runs of this spec shortened (`shorten`), the longest first.
@@ -149,7 +131,7 @@ class FoundRuns:
         for path, other in (entry for entries in self._by_key.values() for entry in entries):
             if other.steps < spec.steps == other.full_steps and other.seed == spec.seed and other.model == spec.model:
                 run = self._read(path, other)
-                if _key(shorten(spec, other.steps)) == _key(other) and run.final is not None:
+                if _key(shorten(spec, other.steps)) == _key(other) and run.log.ended:
                     runs.append(run)
         return sorted(runs, key=lambda run: -run.spec.steps)
 
@@ -160,7 +142,7 @@ class FoundRuns:
     def _read(self, path: Path, spec: TrainSpec) -> FoundRun:
         """Return a run with its log; that of a finished one is read once."""
         run = self._finished.get(path) or _found(path, spec)
-        if run.final is not None:
+        if run.log.ended:
             self._finished[path] = run
         return run
 
@@ -220,27 +202,7 @@ def _run_folders(folder: Path, deeper: int) -> Iterator[Path]:
 
 def _found(path: Path, spec: TrainSpec) -> FoundRun:
     try:
-        text = RunDirectory(path).metrics.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        text = ""
-    lines = (_line(line) for line in text.splitlines())
-    return FoundRun(path=path, spec=spec, lines=tuple(line for line in lines if line is not None))
-
-
-def _line(text: str) -> dict[str, Any] | None:
-    """Return a line of a log without the measurements that are no numbers; None if it is no line of a log.
-
-    A run that is being written ends with half a line, and a log may be damaged.
-    """
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(value, dict) or not isinstance(value.get("step"), int) or not _is_number(value["step"]):
-        return None
-    return {name: item for name, item in value.items() if name not in _MEASUREMENTS or _is_number(item)}
-
-
-def _is_number(value: Any) -> bool:
-    # NaN is not between any two numbers.
-    return isinstance(value, int | float) and not isinstance(value, bool) and -_LARGEST < value < _LARGEST
+        log = read_run_log(RunDirectory(path).metrics)
+    except RunError:
+        log = RunLog()
+    return FoundRun(path=path, spec=spec, log=log)

@@ -10,7 +10,7 @@ def _row(depth: int) -> Row:
     plan = PlannedRun(name=f"ResNet-{depth}", spec=recipe(f"cifar10.resnet{depth}"), seeds=(0,))
     return Row(
         run=plan.name, meaning="test error, %", source="Table 6", paper=PUBLISHED[depth], budget="full",
-        ours=FromRuns(runs=(plan,), read=lambda run: run.final["top1_error"]),
+        ours=FromRuns(runs=(plan,), read=lambda run: run.log.final.top1_error),
         rule=Within(tolerance=0.8, why="what public reproductions scatter"),
     )
 

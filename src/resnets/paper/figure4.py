@@ -70,7 +70,7 @@ def share_above(first: FoundRun, second: FoundRun) -> float:
     Both are averaged over the iterations between two evaluations; the first interval is left out.
     """
     every = first.spec.evaluate_every_steps
-    last = min(max((line["step"] for line in run.log("train")), default=0) for run in (first, second))
+    last = min(max((point.step for point in run.log.training), default=0) for run in (first, second))
     ends = range(2 * every, last + 1, every)
     above = [
         first.training_mean_at("top1_error", every, end) > second.training_mean_at("top1_error", every, end)
@@ -86,9 +86,11 @@ def early_difference(first: FoundRun, second: FoundRun) -> float:
 
     The lower one learns faster.
     """
-    lines = [run.log("validation") for run in (first, second)]
     fall = min(_first_fall(run) for run in (first, second))
-    early = [[line["top1_error"] for line in log if line["step"] < fall and "top1_error" in line] for log in lines]
+    early = [
+        [entry.top1_error for entry in run.log.evaluations if entry.split == "validation" and entry.step < fall]
+        for run in (first, second)
+    ]
     count = min(map(len, early))
     if not count:
         raise Unavailable("there is no evaluation before the learning rate falls")
@@ -97,8 +99,8 @@ def early_difference(first: FoundRun, second: FoundRun) -> float:
 
 def _first_fall(run: FoundRun) -> int:
     """Return the step of the first line of the log with a lower learning rate than the first; after the end if none."""
-    lines = [line for line in run.log("train") if "lr" in line]
-    return next((line["step"] for line in lines if line["lr"] < lines[0]["lr"]), run.spec.steps + 1)
+    rates = [(point.step, point.lr) for point in run.log.training if point.lr is not None]
+    return next((step for step, rate in rates if rate < rates[0][1]), run.spec.steps + 1)
 
 
 def _row(

@@ -35,9 +35,9 @@ def warmup_iterations(run: FoundRun) -> float:
     Raises:
         Unavailable: it never ended.
     """
-    for line in run.log("train"):
-        if line.get("lr", 0) > 0.05:
-            return float(line["step"])
+    for point in run.log.training:
+        if point.lr is not None and point.lr > 0.05:
+            return float(point.step)
     raise Unavailable("the warm-up never ended")
 
 

@@ -14,7 +14,7 @@ from resnets.specs import io
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from resnets.report.run_log import Evaluation
+    from resnets.artifacts.run_log import Evaluation
     from resnets.report.run_record import RunRecord
 
 

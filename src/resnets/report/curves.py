@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from resnets.report.run_log import read_run_log
+from resnets.artifacts.run_log import read_run_log
 from resnets.specs.errors import RunError
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
 
-    from resnets.report.run_log import RunLog
+    from resnets.artifacts.run_log import RunLog
 
 Kind = Literal["train", "validation", "test"]
 

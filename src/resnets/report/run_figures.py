@@ -24,8 +24,8 @@ from resnets.specs.errors import counted
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from resnets.artifacts.run_log import TrainingPoint
     from resnets.report.curves import Curve
-    from resnets.report.run_log import TrainingPoint
     from resnets.report.run_record import RunRecord
 
 SMOOTHING_POINTS = 5

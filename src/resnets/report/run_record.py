@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from resnets.artifacts.run_directory import RunDirectory, read_spec
-from resnets.report.run_log import RunLog, read_run_log
+from resnets.artifacts.run_log import RunLog, read_run_log
 from resnets.report.text import printable
 from resnets.specs.errors import RunError
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from resnets.artifacts.model_folder import read_config, read_field
+from resnets.artifacts.run_log import number, read_run_log
 from resnets.metrics.paired import PairedDifference, paired_difference, pairs_to_detect
 from resnets.report.curves import curves_of_log
-from resnets.report.run_log import number, read_run_log
 from resnets.specs import io
 from resnets.specs.errors import ModelError, RunError
 from resnets.specs.preprocess import Preprocess

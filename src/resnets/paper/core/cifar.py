@@ -76,10 +76,10 @@ def final_error(run: FoundRun, split: Literal["test", "validation"]) -> float:
     Raises:
         Unavailable: they were evaluated on another split, or the log is damaged.
     """
-    final = run.final
-    if final is None or final.get("split") != split or "top1_error" not in final:
+    final = run.log.final
+    if final is None or final.split != split:
         raise Unavailable(f"{run.path} has no {split} error of its final weights")
-    return float(final["top1_error"])
+    return final.top1_error
 
 
 def test_error(run: FoundRun) -> float:
@@ -133,10 +133,9 @@ def steps_until_training_error(run: FoundRun, below: int | float) -> int:
     Raises:
         Unavailable: it never is.
     """
-    for line in run.log("train"):
-        step = int(line["step"])
-        if step >= 100 and run.training_mean_at("top1_error", 100, step) < below:
-            return step
+    for point in run.log.training:
+        if point.step >= 100 and run.training_mean_at("top1_error", 100, point.step) < below:
+            return point.step
     raise Unavailable(f"the training error stays above {below:g} %")
 
 

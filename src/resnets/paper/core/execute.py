@@ -259,7 +259,7 @@ def _how_to_run(row: Row, ours: FromRuns, seed: int, workshop: _Workshop) -> str
     begun = [workshop.found.unfinished(dataclasses.replace(plan.spec, seed=seed)) for plan in ours.runs]
     begun = [run for run in begun if run is not None]
     if begun:
-        return f"{begun[0].path} is at step {begun[0].last_step:,} of {steps:,}"
+        return f"{begun[0].path} is at step {begun[0].log.last_step:,} of {steps:,}"
     return f"no finished run of {steps:,} iterations; --budget {row.budget} trains it"
 
 
@@ -271,10 +271,10 @@ def _shortened_notes(rows: tuple[RowOutcome, ...], workshop: _Workshop) -> list[
             continue
         for plan in outcome.row.ours.runs:
             for run in workshop.found.shortened(dataclasses.replace(plan.spec, seed=plan.seeds[0]))[:1]:
-                final = run.final or {}
+                error = "not known" if run.log.final is None else f"{run.log.final.top1_error:.2f} %"
                 notes[run.path] = (
                     f"{plan.name} after {run.spec.steps:,} of {run.spec.full_steps:,} iterations (shortened, fills no "
-                    f"row): test error {final.get('top1_error', float('nan')):.2f} %, {run.path}"
+                    f"row): test error {error}, {run.path}"
                 )
     return list(notes.values())
 

@@ -156,7 +156,6 @@ class Outcome:
 
 
 def _run_json(name: str, run: FoundRun) -> dict[str, Any]:
-    final = run.final or {}
     return {
         "name": name,
         "directory": str(run.path),
@@ -167,7 +166,7 @@ def _run_json(name: str, run: FoundRun) -> dict[str, Any]:
         "precision": run.spec.precision,
         "data": data_text(run),
         "test": test_text(run),
-        "top1_error": final.get("top1_error"),
+        "top1_error": None if run.log.final is None else run.log.final.top1_error,
         "device": run.device,
         "training_seconds": None if run.seconds is None else round(run.seconds, 1),
     }
@@ -189,6 +188,7 @@ def data_text(run: FoundRun) -> str:
 
 def test_text(run: FoundRun) -> str:
     """Return what the final weights were tested on, in words."""
-    final = run.final or {}
-    images = final.get("images")
-    return f"{final.get('split', 'no')} split, {images:,} images, single view" if isinstance(images, int) else "no test"
+    final = run.log.final
+    if final is None or final.images is None:
+        return "no test"
+    return f"{final.split} split, {final.images:,} images, single view"

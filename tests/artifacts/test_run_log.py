@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from resnets.report.run_log import Evaluation, TrainingPoint, number, read_run_log
+from resnets.artifacts.run_log import Evaluation, TrainingPoint, number, read_run_log
 from resnets.specs.errors import RunError
 
 
@@ -38,8 +38,17 @@ def test_every_kind_of_line_is_read(tmp_path):
     first = Evaluation(step=4, split="test", top1_error=50.0, top5_error=9.0, loss=1.5, images=10, skipped=1)
     assert log.evaluations == (first,)
     assert log.final == Evaluation(step=4, split="test", top1_error=50.0, loss=1.5, images=10)
+    assert log.ended
     assert log.left_out == (("a.png", "truncated"),)
     assert (log.last_step, log.best, log.unreadable_lines) == (4, first, 0)
+
+
+@pytest.mark.parametrize("final", [True, False, "yes", 1, None])
+def test_a_run_has_ended_with_its_final_line_even_if_that_has_no_error(tmp_path, final):
+    log = read_run_log(
+        write(tmp_path / "metrics.jsonl", {"step": 4, "split": "test", "top1_error": "?", "final": final})
+    )
+    assert (log.ended, log.final) == (final is True, None)
 
 
 def test_the_best_is_the_first_of_equal_ones(tmp_path):

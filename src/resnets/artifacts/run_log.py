@@ -63,7 +63,9 @@ class RunLog:
     evaluations: tuple[Evaluation, ...] = ()
     """Those on the way; the last of them may be of the last step."""
     final: Evaluation | None = None
-    """That of the weights the run has left; None where the run is not finished."""
+    """That of the weights the run has left; None where the run is not finished, or the line has no error."""
+    ended: bool = False
+    """Whether the line is there that a finished run ends with, readable or not."""
     left_out: tuple[tuple[str, str], ...] = ()
     """Path and reason of each training image that could not be read."""
     unreadable_lines: int = 0
@@ -101,6 +103,7 @@ def read_run_log(path: Path) -> RunLog:
         training=tuple(point for _, point in sorted(collected.training.items())),
         evaluations=tuple(entry for _, entry in sorted(collected.evaluations.items())),
         final=collected.final,
+        ended=collected.ended,
         left_out=tuple(collected.left_out.items()),
         unreadable_lines=collected.unreadable,
     )
@@ -111,6 +114,7 @@ class _Collected:
     training: dict[int, TrainingPoint] = field(default_factory=dict)
     evaluations: dict[tuple[int, str], Evaluation] = field(default_factory=dict)
     final: Evaluation | None = None
+    ended: bool = False
     left_out: dict[str, str] = field(default_factory=dict)
     unreadable: int = 0
 
@@ -122,7 +126,9 @@ class _Collected:
         step = _count(entry.get("step")) if isinstance(entry, dict) else None
         if not isinstance(entry, dict) or step is None:
             self.unreadable += 1
-        elif isinstance(left_out := entry.get("left_out"), dict):
+            return
+        self.ended = self.ended or entry.get("final") is True
+        if isinstance(left_out := entry.get("left_out"), dict):
             self.left_out[str(left_out.get("path", ""))] = str(left_out.get("reason", ""))
         elif entry.get("split") == "train":
             self.training[step] = _training_point(step, entry)
@@ -130,7 +136,7 @@ class _Collected:
             entry.get("split") in ("validation", "test") and (error := _percentage(entry.get("top1_error"))) is not None
         ):
             evaluation = _evaluation(step, error, entry)
-            if entry.get("final"):
+            if entry.get("final") is True:
                 self.final = evaluation
             else:
                 self.evaluations[step, evaluation.split] = evaluation
