@@ -12,7 +12,7 @@ from resnets.paper.core.find import canonical_name, experiment, experiment_names
 from resnets.paper.core.listing import states
 from resnets.paper.core.outcome import Outcome, RowOutcome
 from resnets.paper.core.render import listing_text, outcome_text
-from resnets.paper.core.verdict import Within
+from resnets.paper.core.verdict import AtLeast, AtMost, Within
 from resnets.specs.errors import UserError
 from resnets.specs.io import from_json, spec_hash, to_json
 from resnets.specs.run import TrainSpec
@@ -35,6 +35,13 @@ def outcomes(tmp_path_factory):
 def test_every_exact_check_passes(outcomes, name):
     failed = [row.row.run for row in outcomes[name].rows if row.verdict == "FAIL"]
     assert failed == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_runs_that_do_not_differ_confirm_no_claim_that_one_is_above_the_other(name):
+    for row in experiment(name).rows:
+        if isinstance(row.ours, FromRuns) and len(row.ours.runs) > 1:
+            assert not (isinstance(row.rule, AtLeast | AtMost) and row.rule.limit == 0), row.run
 
 
 @pytest.mark.parametrize("name", NAMES)

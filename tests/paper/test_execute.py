@@ -183,6 +183,16 @@ def test_degradation_in_small_fails_where_depth_does_not_matter(tmp_path):
     assert rows["plain-56 - plain-20"].verdict == "FAIL"
 
 
+@pytest.mark.parametrize(
+    ("errors", "verdict"), [((5, 6, 7, 8), "PASS"), ((5, 6, 6, 8), "FAIL"), ((5, 6, 5, 8), "FAIL")]
+)
+def test_the_training_error_of_plain_nets_grows_strictly_with_depth(tmp_path, errors, verdict):
+    for depth, error in zip((20, 32, 44, 56), errors, strict=True):
+        write_run(tmp_path, seeded(f"plain{depth}"), 9.0, training_error=float(error))
+    row = row_of(reproduce("figure6", settings(tmp_path)), "plain-44 - plain-32", "training error")
+    assert row.verdict == verdict
+
+
 def test_pictures_are_drawn_from_the_runs_that_are_there(tmp_path):
     for name in ("plain20", "plain44"):
         write_run(tmp_path, seeded(name), 9.0, training_error=7.0)

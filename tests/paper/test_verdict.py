@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from resnets.paper.core.verdict import AtLeast, AtMost, Report, Within, judge, rule_text
+from resnets.paper.core.verdict import Above, AtLeast, AtMost, Below, Report, Within, judge, rule_text
 
 values = st.floats(-1e3, 1e3)
 
@@ -26,13 +26,29 @@ def test_limits_are_one_sided_and_opposite(ours, limit):
         assert (low == "PASS") == (ours > limit)
 
 
+@given(values, values)
+def test_above_and_below_are_what_at_most_and_at_least_are_not(ours, limit):
+    for strict, other in ((Above, AtMost), (Below, AtLeast)):
+        assert {judge(strict(limit=limit, why=""), ours, None), judge(other(limit=limit, why=""), ours, None)} == {
+            "PASS",
+            "FAIL",
+        }
+
+
+def test_what_is_equal_is_neither_above_nor_below():
+    assert judge(Above(limit=0.3, why=""), 0.1 + 0.2, None) == "FAIL"
+    assert judge(Below(limit=0.1 + 0.2, why=""), 0.3, None) == "FAIL"
+
+
 def test_what_decimals_lose_in_binary_is_no_failure():
     assert 0.1 + 0.2 > 0.3
     assert judge(AtMost(limit=0.3, why=""), 0.1 + 0.2, None) == "PASS"
     assert judge(Within(tolerance=0.06, why=""), 3.86, 3.8) == "PASS"
 
 
-@pytest.mark.parametrize("rule", [Within(tolerance=1, why=""), AtLeast(limit=0, why=""), AtMost(limit=0, why="")])
+@pytest.mark.parametrize(
+    "rule", [Within(tolerance=1, why=""), *(kind(limit=0, why="") for kind in (AtLeast, AtMost, Above, Below))]
+)
 def test_a_value_that_is_no_number_never_passes(rule):
     assert judge(rule, math.nan, 1.0) == "FAIL"
 
@@ -51,6 +67,7 @@ def test_every_rule_says_its_reason():
         Within(tolerance=0, why="w"),
         Within(tolerance=1, why="w"),
         AtLeast(limit=1, why="w"),
+        Above(limit=1, why="w"),
         Report(why="w"),
     ):
         assert rule_text(rule).endswith(": w")

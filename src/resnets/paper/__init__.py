@@ -26,7 +26,8 @@ A row's `ours` is one of three:
 - `NotRun(reason=…)`: the paper's row is listed, ours stays empty.
 
 Rows with budget `check` and `full` are shown at every budget, `cpu` and `gpu` ones at their own. The rule says when a
-row passes, with its reason: `Within`, `AtLeast`, `AtMost`; or `Report` where the run cannot support a verdict.
-`Picture` draws error curves of runs that are there, or what its own `draw` function draws. `core/scaled.py` makes the
-paper's CIFAR runs smaller. Modules here import no torch at their top; functions that compute import what they need.
+row passes, with its reason: `Within`, `AtLeast`, `AtMost`, `Above`, `Below`; or `Report` where the run cannot
+support a verdict. `Picture` draws error curves of runs that are there, or what its own `draw` function draws.
+`core/scaled.py` makes the paper's CIFAR runs smaller. Modules here import no torch at their top; functions that compute
+import what they need.
 """

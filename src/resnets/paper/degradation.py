@@ -14,7 +14,7 @@ from resnets.paper.core.cifar import (
     training_difference,
 )
 from resnets.paper.core.experiment import Computed, Experiment, Picture, Row
-from resnets.paper.core.verdict import AtLeast, AtMost, Within
+from resnets.paper.core.verdict import Above, AtLeast, AtMost, Below, Within
 from resnets.specs.catalogue import CIFAR_DEPTHS, model_spec
 from resnets.specs.counts import count_multiply_adds, count_parameters
 
@@ -57,8 +57,8 @@ EXPERIMENT = Experiment(
         *(
             compared(first, second, training_difference, meaning=_TRAINING, rule=rule, source="Fig. 6", budget="full")
             for first, second, rule in (
-                (PLAIN_56, PLAIN_20, AtLeast(limit=0, why="degradation")),
-                (RESNET_56, RESNET_20, AtMost(limit=0, why="with shortcuts depth lowers the training error")),
+                (PLAIN_56, PLAIN_20, Above(limit=0, why="degradation")),
+                (RESNET_56, RESNET_20, Below(limit=0, why="with shortcuts depth lowers the training error")),
             )
         ),
         compared(

@@ -17,7 +17,7 @@ from resnets.paper.core.cifar import (
     training_loss,
 )
 from resnets.paper.core.experiment import Computed, Experiment, FromRuns, Picture, Row
-from resnets.paper.core.verdict import AtLeast, AtMost, Report, Within
+from resnets.paper.core.verdict import Above, AtMost, Below, Report, Within
 from resnets.recipes.find import recipe
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ EXPERIMENT = Experiment(
                 GPU[0],
                 test_difference,
                 meaning="test error, points",
-                rule=AtMost(limit=0, why="accuracy gained from depth (Table 6)"),
+                rule=Below(limit=0, why="accuracy gained from depth (Table 6)"),
                 source="Table 6",
                 budget="gpu",
             )
@@ -94,7 +94,7 @@ EXPERIMENT = Experiment(
             run="plain-20, plain-32, plain-56",
             meaning="Spearman's correlation of depth and training loss",
             ours=FromRuns(runs=CPU[1:], read=_correlation),
-            rule=AtLeast(limit=0.01, why="positive: the loss grows with depth; three seeds gave 1 each"),
+            rule=Above(limit=0, why="the loss grows with depth; three seeds gave 1 each"),
             source="Fig. 6, left",
             budget="cpu",
         ),

@@ -14,7 +14,7 @@ from resnets.paper.core.cifar import (
     training_difference,
 )
 from resnets.paper.core.experiment import Budget, Experiment, Picture, PlannedRun, Row
-from resnets.paper.core.verdict import AtLeast
+from resnets.paper.core.verdict import Above, AtLeast
 
 _DEEP_AND_SHALLOW: dict[Budget, tuple[PlannedRun, PlannedRun]] = {
     "full": (full("plain56"), full("plain20")),
@@ -22,7 +22,7 @@ _DEEP_AND_SHALLOW: dict[Budget, tuple[PlannedRun, PlannedRun]] = {
     "cpu": (on_cpu("plain56"), on_cpu("plain20")),
 }
 _TRAINING = {
-    "full": AtLeast(limit=0, why="the claim of the figure, which prints no values"),
+    "full": Above(limit=0, why="the claim of the figure, which prints no values"),
     "gpu": AtLeast(limit=2, why="a large effect even after an eighth of the iterations"),
     "cpu": AtLeast(limit=5, why="the claim in small; three seeds gave 10.0 to 12.6"),
 }
@@ -62,7 +62,7 @@ def _rows(budget: Budget) -> list[Row]:
                 shallow,
                 lambda first, second: smallest_training_difference(first, second, 10_000),
                 meaning="smallest difference of the training errors after 10k iterations, points",
-                rule=AtLeast(limit=0, why="the deeper net is above at all times, in means over 1,000 iterations"),
+                rule=Above(limit=0, why="the deeper net is above at all times, in means over 1,000 iterations"),
                 source="Fig. 1, left",
                 budget=budget,
             )

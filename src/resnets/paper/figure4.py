@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from resnets.paper.core.cifar import final_error, training_difference
 from resnets.paper.core.experiment import Experiment, FromRuns, Picture, PlannedRun, Row, Unavailable
 from resnets.paper.core.imagenet import COST, on_imagenet
-from resnets.paper.core.verdict import AtLeast, AtMost, Report
+from resnets.paper.core.verdict import Above, AtLeast, Below, Report
 from resnets.recipes.find import recipe
 from resnets.specs.data import ImageFolder, ScaleCrop
 from resnets.specs.optim import StepDecay
@@ -155,9 +155,9 @@ _VALIDATION = "validation error, points"
 _TRAINING = "training error at the end, points"
 _THROUGHOUT = "training error, % of the run"
 _EARLY = "validation error before the learning rate falls, points"
-_DEGRADES = AtLeast(limit=0, why="degradation: the deeper plain net is worse, in training too")
-_GAINS = AtMost(limit=0, why="with shortcuts the deeper net is better")
-_FASTER = AtMost(limit=0, why="18 layers end on par with and without shortcuts, but with them learn faster")
+_DEGRADES = Above(limit=0, why="degradation: the deeper plain net is worse, in training too")
+_GAINS = Below(limit=0, why="with shortcuts the deeper net is better")
+_FASTER = Below(limit=0, why="18 layers end on par with and without shortcuts, but with them learn faster")
 _ONE_SEED = Report(why="one seed in small: its sign is shown, and supports no verdict")
 _TOO_SHORT = Report(why="deeper nets start more slowly; the gain does not show in so few iterations")
 

@@ -18,7 +18,7 @@ from resnets.paper.core.cifar import (
     training_error,
 )
 from resnets.paper.core.experiment import Experiment, FromRuns, Picture, Row
-from resnets.paper.core.verdict import AtLeast, AtMost
+from resnets.paper.core.verdict import Above, AtLeast, Below
 
 if TYPE_CHECKING:
     from resnets.paper.core.experiment import PlannedRun
@@ -34,8 +34,8 @@ GPU_RESIDUAL = tuple(on_gpu(f"resnet{depth}", steps=GPU_DEEP_STEPS) for depth in
 CPU_PLAIN = tuple(on_cpu(f"plain{depth}") for depth in (20, 32, 56))
 CPU_RESIDUAL = tuple(on_cpu(f"resnet{depth}") for depth in (20, 56))
 
-_GROWS = AtLeast(limit=0, why="the training error of plain nets grows with depth, pair by pair")
-_FALLS = AtMost(limit=0, why="the training error of residual nets falls with depth, pair by pair")
+_GROWS = Above(limit=0, why="the training error of plain nets grows with depth, pair by pair")
+_FALLS = Below(limit=0, why="the training error of residual nets falls with depth, pair by pair")
 
 
 def _pairs(plans: tuple[PlannedRun, ...], rule: Rule, source: str) -> list[Row]:
@@ -74,7 +74,7 @@ EXPERIMENT = Experiment(
             run="plain-110",
             meaning="training error at the end, %",
             ours=FromRuns(runs=(PLAIN_110,), read=training_error),
-            rule=AtLeast(limit=30, why="the paper reports an error above 60 % and does not draw it"),
+            rule=Above(limit=30, why="the paper reports an error above 60 % and does not draw it"),
             paper=60,
             printed="> 60",
             source="Fig. 6, left",

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from resnets.paper.core.cifar import CPU_SETTING, GPU_DEEP_STEPS, GPU_STEPS, full, on_cpu, on_gpu
 from resnets.paper.core.experiment import Computed, Experiment, FromRuns, Picture, Row, Unavailable
 from resnets.paper.core.images import training_images
-from resnets.paper.core.verdict import AtMost, Report, Within
+from resnets.paper.core.verdict import AtMost, Below, Report, Within
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -36,12 +36,12 @@ CPU = {name: on_cpu(name) for name in NETS[:4]}
 MEAN = "mean standard deviation of responses"
 DEVIATION = "largest difference from the closed form, %"
 
-_SMALLER = AtMost(limit=0, why="residual nets have smaller responses than plain ones of the same depth")
+_SMALLER = Below(limit=0, why="residual nets have smaller responses than plain ones of the same depth")
 _SMALLER_CPU = AtMost(
     limit=-0.01,
     why="shortcuts make responses smaller; three seeds gave -0.30 to -0.08 at 56 layers, -0.06 to -0.05 at 20",
 )
-_FALLING = AtMost(limit=0, why="the deeper a residual net, the smaller its responses")
+_FALLING = Below(limit=0, why="the deeper a residual net, the smaller its responses")
 _SELF_CHECK = AtMost(limit=3, why="with statistics of the same images both are the same number but for the batches")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from resnets.paper.core.experiment import Experiment
 from resnets.paper.core.imagenet import COST, HOW_TO_FILL, compared_under, on_imagenet, tested
 from resnets.paper.core.published import arithmetic
-from resnets.paper.core.verdict import AtLeast, Within
+from resnets.paper.core.verdict import Above, AtLeast, Within
 
 PUBLISHED = {"plain-18": 27.94, "plain-34": 28.54, "ResNet-18": 27.88, "ResNet-34": 25.03}
 """Top-1 error on the validation images, ten-crop, in percent; the residual nets have option A, no extra parameters."""
@@ -65,7 +65,7 @@ EXPERIMENT = Experiment(
             "ten-crop",
             round(difference("plain-34", "plain-18"), 2),
             TABLE,
-            AtLeast(limit=0, why="degradation: the deeper plain net is worse"),
+            Above(limit=0, why="degradation: the deeper plain net is worse"),
         ),
         compared_under(
             RUNS["ResNet-18"],

@@ -11,7 +11,7 @@ from resnets.paper.core.cifar import compared, reported, test_difference
 from resnets.paper.core.experiment import Computed, Experiment, FromRuns, Picture, PlannedRun, Row
 from resnets.paper.core.scaled import scaled
 from resnets.paper.core.threads import one_thread
-from resnets.paper.core.verdict import AtMost, Report, Within
+from resnets.paper.core.verdict import AtMost, Below, Report, Within
 from resnets.specs.catalogue import model_spec
 from resnets.specs.counts import count_parameters
 
@@ -125,7 +125,7 @@ EXPERIMENT = Experiment(
             run=f"ResNet-{DEPTH}",
             meaning="training error at the end as a share of the first, %",
             ours=FromRuns(runs=(DEEP,), read=share_of_first_error),
-            rule=AtMost(
+            rule=Below(
                 limit=SHARE, why="it trains: after a sixteenth of the schedule less than half of the error is left"
             ),
             source="Sec. 4.2",

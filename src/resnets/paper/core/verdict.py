@@ -42,6 +42,26 @@ class AtMost:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Above:
+    """PASS if ours is more than `limit`, as where the paper says that one number is above another."""
+
+    limit: int | float
+    """In the unit of the row."""
+    why: str
+    """What the paper claims, and where the limit comes from."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Below:
+    """PASS if ours is less than `limit`."""
+
+    limit: int | float
+    """In the unit of the row."""
+    why: str
+    """What the paper claims, and where the limit comes from."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Report:
     """The number is shown and not judged."""
 
@@ -49,7 +69,7 @@ class Report:
     """Why no verdict can be given."""
 
 
-Rule = Within | AtLeast | AtMost | Report
+Rule = Within | AtLeast | AtMost | Above | Below | Report
 
 _ROUNDING = 1e-9
 """What decimal fractions lose in binary: 3.858 - 3.798 is not above 0.06."""
@@ -75,6 +95,10 @@ def judge(rule: Rule, ours: int | float, paper: int | float | None) -> Verdict:
             holds = ours >= limit - _ROUNDING
         case AtMost(limit=limit):
             holds = ours <= limit + _ROUNDING
+        case Above(limit=limit):
+            holds = ours > limit + _ROUNDING
+        case Below(limit=limit):
+            holds = ours < limit - _ROUNDING
     return "PASS" if holds else "FAIL"
 
 
@@ -95,3 +119,7 @@ def rule_text(rule: Rule) -> str:
             return f"at least {limit:g}: {why}"
         case AtMost(limit=limit, why=why):
             return f"at most {limit:g}: {why}"
+        case Above(limit=limit, why=why):
+            return f"above {limit:g}: {why}"
+        case Below(limit=limit, why=why):
+            return f"below {limit:g}: {why}"
