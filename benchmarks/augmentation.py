@@ -39,13 +39,14 @@ def our_systems(paths: tuple[Path, ...]) -> dict[str, Callable[[int], object]]:
     from resnets.data.loader import TrainingFiles
     from resnets.data.order import TrainingStream
     from resnets.data.preprocess import preprocess_for
+    from resnets.data.sources import FolderFiles
     from resnets.data.splits import FileSplit
     from resnets.data.statistics import Statistics
     from resnets.recipes.find import recipe
     from resnets.specs.data import Color, Mix, RandAugment, ScaleCrop
 
     paper = replace(recipe("imagenet.resnet18"), global_batch=BATCH)
-    split = FileSplit(paths=paths, labels=np.zeros(len(paths), np.int64))
+    split = FileSplit(images=FolderFiles.of(paths), labels=np.zeros(len(paths), np.int64))
     mean_image = np.random.default_rng(0).random((224, 224, 3)).astype(np.float32) * 255
     found = Statistics(mean_image=mean_image, axes=np.eye(3), eigenvalues=np.ones(3), images=len(paths))
     preprocessor = preprocess_for(paper.dataset, split, found)

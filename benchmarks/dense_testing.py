@@ -118,6 +118,7 @@ def our_tester(system: System, paths: tuple[Path, ...], threads: int) -> Callabl
     from torchvision.models import resnet18
 
     from resnets.data.preprocess import Preprocessor
+    from resnets.data.sources import FolderFiles
     from resnets.data.splits import FileSplit
     from resnets.engine.device import set_up
     from resnets.engine.distributed import Distributed
@@ -138,7 +139,7 @@ def our_tester(system: System, paths: tuple[Path, ...], threads: int) -> Callabl
     layout = torch.channels_last if system.channels_last else torch.contiguous_format
     model = (fold_batch_norm(model) if system.folded else model).to(memory_format=layout)  # pyright: ignore[reportCallIssue]
     preprocessor = Preprocessor(Preprocess(resize_px=256, crop_px=224, mean=IMAGENET_MEAN, std=IMAGENET_STD))
-    split = FileSplit(paths=paths, labels=np.zeros(len(paths), dtype=np.int64))
+    split = FileSplit(images=FolderFiles.of(paths), labels=np.zeros(len(paths), dtype=np.int64))
 
     def test() -> np.ndarray:
         rows = np.empty((len(paths), 1000), np.float32)

@@ -395,7 +395,8 @@ def _report(name: str, settings: dict[str, Any], report: EvaluationReport) -> di
 
 
 def _write_scores(path: Path, tested: dict[str, Tested], split: Split, classes: Sequence[str]) -> None:
-    images = [str(file) for file in split.paths] if isinstance(split, FileSplit) else list(range(len(split)))
+    numbers = range(len(split))
+    images = list(map(split.images.path, numbers)) if isinstance(split, FileSplit) else list(numbers)
     probabilities = {
         name: one.scores.log_probabilities.exp().numpy() for name, one in tested.items() if one.scores is not None
     }

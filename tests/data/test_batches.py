@@ -12,6 +12,7 @@ from PIL import Image
 
 from resnets.data.batches import TrainingBatches, evaluation_batches, training_batches
 from resnets.data.preprocess import Preprocessor
+from resnets.data.sources import FolderFiles
 from resnets.data.splits import FileSplit, ResidentSplit
 from resnets.data.statistics import Statistics
 from resnets.specs.catalogue import model_spec
@@ -32,6 +33,10 @@ MAKE = {"device": CPU, "channels_last": True}
 GRAY = Preprocessor(Preprocess(resize_px=4, crop_px=4, color="gray", mean=(7.0,), std=(2.0,)))
 
 
+def paths_of(split):
+    return tuple(Path(split.images.path(index)) for index in range(len(split)))
+
+
 def run_of(global_batch, **fields):
     """Return a run on images in memory, or in a folder where `fields` crop those."""
     fields = {"augment": PadCrop(), "seed": 2} | fields
@@ -50,7 +55,7 @@ def files(folder, num_images):
     paths = tuple(folder / f"{number}.png" for number in range(num_images))
     for path, image in zip(paths, split.images, strict=True):
         Image.fromarray(image[..., 0]).save(path)
-    return FileSplit(paths=paths, labels=split.labels)
+    return FileSplit(images=FolderFiles.of(paths), labels=split.labels)
 
 
 def taken(batches, first_step, count):
@@ -114,7 +119,7 @@ def test_an_augmentation_of_the_other_kind_of_split_is_refused(tmp_path):
 
 
 def test_a_batch_larger_than_the_split_is_refused_before_anything_is_read():
-    split = FileSplit(paths=(Path("missing.png"),) * 5, labels=np.zeros(5, np.int64))
+    split = FileSplit(images=FolderFiles.of(["missing.png"] * 5), labels=np.zeros(5, np.int64))
     with pytest.raises(DataError, match=r"global_batch is 6.*only 5"):
         training_batches(split, GRAY, run_of(6, augment=AreaCrop()), **MAKE)
 
@@ -154,11 +159,11 @@ def test_evaluation_of_files_equals_that_of_the_same_images_in_memory(tmp_path, 
 def test_evaluation_names_every_image_it_could_not_read(tmp_path, workers):
     split = files(tmp_path, 8)
     for number in (1, 4, 5):
-        split.paths[number].write_bytes(b"")
+        paths_of(split)[number].write_bytes(b"")
     batches = list(evaluation_batches(split, GRAY, batch_size=2, device=CPU, channels_last=True, workers=workers))
     assert [batch.indices.tolist() for batch in batches] == [[0], [2, 3], [], [6, 7]]
     assert [skipped.path for batch in batches for skipped in batch.skipped] == [
-        str(split.paths[number]) for number in (1, 4, 5)
+        str(paths_of(split)[number]) for number in (1, 4, 5)
     ]
     assert batches[2].images.shape == (0, 1, 4, 4)
 
@@ -167,7 +172,7 @@ def test_evaluation_names_every_image_it_could_not_read(tmp_path, workers):
 def test_real_photographs_train_and_evaluate(testdata):
     paths = sorted((testdata / "flowers" / "train").rglob("*.jpg"))[::100]
     labels = np.arange(len(paths), dtype=np.int64)
-    split = FileSplit(paths=tuple(paths), labels=labels)
+    split = FileSplit(images=FolderFiles.of(paths), labels=labels)
     preprocessor = Preprocessor(Preprocess(resize_px=73, crop_px=64))
     batches = training_batches(
         split, preprocessor, run_of(16, augment=AreaCrop()), workers=min(2, os.cpu_count() or 1), **MAKE

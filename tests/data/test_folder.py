@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from resnets.data.folder import listed, open_folder
+from resnets.data.folder import open_folder
+from resnets.data.listing import listed
 from resnets.specs.data import ImageFolder
 from resnets.specs.errors import DataError
 
@@ -28,7 +29,8 @@ def _fill(root, counts):
 
 
 def _relative(dataset, split, root):
-    return [path.relative_to(root).as_posix() for path in dataset.splits[split].paths]
+    images = dataset.splits[split].images
+    return [images.name(index) for index in range(len(images))]
 
 
 @pytest.mark.parametrize("validation", ["val", "valid", "validation"])

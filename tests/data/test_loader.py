@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -21,6 +22,7 @@ from resnets.data.crop import read_crop
 from resnets.data.loader import TERMINATION_GRACE_SECONDS, TrainingFiles, decoded_batches
 from resnets.data.order import COLOR_STREAM, TrainingStream, uniforms
 from resnets.data.preprocess import Preprocessor
+from resnets.data.sources import FolderFiles
 from resnets.data.splits import FileSplit
 from resnets.specs.catalogue import model_spec
 from resnets.specs.data import AreaCrop, Color, ImageFolder, Mix, RandAugment, ScaleCrop, TrivialAugment
@@ -39,6 +41,10 @@ SIZES = [(40, 30), (17, 50), (64, 64), (200, 90), (25, 24), (31, 44), (90, 90), 
 AUGMENT = AreaCrop(min_area=0.3)
 
 
+def paths_of(split):
+    return tuple(Path(split.images.path(index)) for index in range(len(split)))
+
+
 def write_images(folder, sizes):
     random = np.random.default_rng(0)
     paths = []
@@ -47,7 +53,7 @@ def write_images(folder, sizes):
         path = folder / f"{number}.{'jpg' if number % 2 else 'png'}"
         coarse.resize((width, height)).save(path)
         paths.append(path)
-    return FileSplit(paths=tuple(paths), labels=np.arange(len(paths), dtype=np.int64) % 3)
+    return FileSplit(images=FolderFiles.of(paths), labels=np.arange(len(paths), dtype=np.int64) % 3)
 
 
 @pytest.fixture
@@ -107,7 +113,7 @@ def assert_same(some, others):
 
 @pytest.mark.parametrize("workers", [1, 3])
 def test_the_number_of_workers_changes_no_pixel(split, workers):
-    split.paths[4].write_bytes(b"no image")
+    paths_of(split)[4].write_bytes(b"no image")
     assert_same(first_batches(split), first_batches(split, workers=workers))
 
 
@@ -133,7 +139,7 @@ def test_batches_equal_images_that_are_read_one_by_one(split, color):
     np.testing.assert_array_equal(batch.indices, stream.indices(positions))
     np.testing.assert_array_equal(batch.labels.numpy(), split.labels[batch.indices])
     for place, index in enumerate(batch.indices):
-        image = read_crop(split.paths[index], AUGMENT, preprocessor, draws[place, :4])
+        image = read_crop(paths_of(split)[index], AUGMENT, preprocessor, draws[place, :4])
         pixels = preprocessor.arrange(np.asarray(image)).astype(np.float64)
         pixels = pixels[:, ::-1] if mirrored(AUGMENT, draws[place, 4:]) else pixels
         np.testing.assert_allclose(batch.images[place].permute(1, 2, 0).numpy(), (pixels - 100) / 50, atol=1e-6)
@@ -233,7 +239,7 @@ MIXED = VARIED | {"mix": Mix(mixup_alpha=0.4, cutmix_alpha=1.0), "policy": RandA
 
 @pytest.mark.parametrize("fields", [VARIED, MIXED])
 def test_a_varied_stream_depends_on_neither_workers_nor_interruptions(split, fields):
-    split.paths[4].write_bytes(b"no image")
+    paths_of(split)[4].write_bytes(b"no image")
     whole = first_batches(split, count=6, **fields)
     assert_same(whole, first_batches(split, count=6, workers=2, **fields))
     assert_same(whole[4:], first_batches(split, count=2, first_step=2, workers=1, **fields))
@@ -263,7 +269,7 @@ def test_every_variation_changes_the_images_and_none_the_labels(split):
 
 def test_a_broken_image_changes_how_no_other_is_varied(split):
     whole = first_batches(split, count=10, **VARIED)
-    split.paths[7].write_bytes(b"")
+    paths_of(split)[7].write_bytes(b"")
     for one, other in zip(whole, first_batches(split, count=10, **VARIED), strict=True):
         kept = torch.from_numpy(one.indices != 7)
         assert torch.equal(one.images[kept], other.images)
@@ -302,9 +308,9 @@ def test_batches_of_files_have_the_layout_that_was_asked_for(split, channels_las
 
 def test_a_broken_image_is_left_out_and_named_once_an_epoch(split):
     whole = first_batches(split, count=10)
-    split.paths[7].write_bytes(split.paths[7].read_bytes()[:300])
+    paths_of(split)[7].write_bytes(paths_of(split)[7].read_bytes()[:300])
     broken = first_batches(split, count=10)
-    assert Counter(skipped.path for batch in broken for skipped in batch.skipped) == {str(split.paths[7]): 4}
+    assert Counter(skipped.path for batch in broken for skipped in batch.skipped) == {str(paths_of(split)[7]): 4}
     assert all(skipped.reason for batch in broken for skipped in batch.skipped)
     for one, other in zip(whole, broken, strict=True):
         kept = one.indices != 7
@@ -314,7 +320,7 @@ def test_a_broken_image_is_left_out_and_named_once_an_epoch(split):
 
 
 def test_only_many_batches_in_a_row_without_a_readable_image_end_the_run(split):
-    for path in split.paths:
+    for path in paths_of(split):
         path.unlink()
     assert [len(batch) for batch in first_batches(split, count=19)] == [0] * 19
     with pytest.raises(DataError, match=r"20 training batches in a row .*\.(png|jpg): there is no such file"):

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from resnets.data.preprocess import Preprocessor, preprocess_for
+from resnets.data.sources import FolderFiles
 from resnets.data.splits import FileSplit, ResidentSplit
 from resnets.specs.data import Cifar, Digits, ImageFolder
 from resnets.specs.preprocess import Preprocess
@@ -151,7 +152,7 @@ def test_small_images_have_their_training_mean_subtracted_and_nothing_divided(da
 
 def test_a_folder_is_preprocessed_as_its_spec_says():
     spec = ImageFolder(image_px=24, resize_px=30, interpolation="bicubic", color="gray", mean=(9.0,), std=(3.0,))
-    preprocessor = preprocess_for(spec, FileSplit(paths=(), labels=np.zeros(0, np.int64)))
+    preprocessor = preprocess_for(spec, FileSplit(images=FolderFiles.of(()), labels=np.zeros(0, np.int64)))
     expected = Preprocess(resize_px=30, crop_px=24, interpolation="bicubic", color="gray", mean=(9.0,), std=(3.0,))
     assert preprocessor.spec == expected
     assert preprocessor.pixels(_photo(50, 60)).shape == (24, 24, 1)

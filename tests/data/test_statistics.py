@@ -1,4 +1,5 @@
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from PIL import Image
 
 from resnets.data.color import PUBLISHED_AXES, PUBLISHED_EIGENVALUES
 from resnets.data.preprocess import preprocess_for
+from resnets.data.sources import FolderFiles
 from resnets.data.splits import FileSplit
 from resnets.data.statistics import (
     Statistics,
@@ -28,6 +30,10 @@ pytestmark = [
 ]
 
 
+def paths_of(split):
+    return tuple(Path(split.images.path(index)) for index in range(len(split)))
+
+
 def run_of(**folder):
     fields = {"image_px": 12, "resize_px": 14, "mean_image": True} | folder
     return TrainSpec(model=model_spec("resnet18"), dataset=ImageFolder(**fields), augment=AreaCrop())
@@ -43,13 +49,13 @@ def split(tmp_path_factory):
         image = Image.fromarray(coarse.clip(0, 255).astype(np.uint8))
         paths.append(folder / f"{number:02}.png")
         image.resize((14 + number % 9, 20), Image.Resampling.BICUBIC).save(paths[-1])
-    return FileSplit(paths=tuple(paths), labels=np.zeros(70, np.int64))
+    return FileSplit(images=FolderFiles.of(paths), labels=np.zeros(70, np.int64))
 
 
 def by_hand(split, spec, indices):
     """Return mean image, axes and variances from all pixels at once, in float64, with NumPy's covariance."""
     preprocessor = preprocess_for(replace(spec.dataset, mean_image=False), split)
-    pixels = np.stack([preprocessor.read(split.paths[index]) for index in indices]).astype(np.float64)
+    pixels = np.stack([preprocessor.read(paths_of(split)[index]) for index in indices]).astype(np.float64)
     channels = pixels.shape[-1]
     covariance = np.cov(pixels.reshape(-1, channels).T / 255, bias=True).reshape(channels, channels)
     return pixels.mean(axis=0), covariance
@@ -106,16 +112,18 @@ def test_only_the_images_that_are_asked_for_are_read(split):
 def test_images_that_cannot_be_read_are_named_and_left_out(split, tmp_path):
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"no image")
-    some = FileSplit(paths=(*split.paths[:5], broken), labels=np.zeros(6, np.int64))
+    some = FileSplit(images=FolderFiles.of((*paths_of(split)[:5], broken)), labels=np.zeros(6, np.int64))
     statistics = training_statistics(run_of(), some)
-    whole = training_statistics(run_of(), FileSplit(paths=split.paths[:5], labels=np.zeros(5, np.int64)))
+    whole = training_statistics(
+        run_of(), FileSplit(images=FolderFiles.of(paths_of(split)[:5]), labels=np.zeros(5, np.int64))
+    )
     assert [skipped.path for skipped in statistics.skipped] == [str(broken)]
     assert statistics.images == 5
     assert statistics.mean_image is not None
     assert whole.mean_image is not None
     np.testing.assert_array_equal(statistics.mean_image, whole.mean_image)
     with pytest.raises(DataError, match=r"None of 1 training images.*broken\.png"):
-        training_statistics(run_of(), FileSplit(paths=(broken,), labels=np.zeros(1, np.int64)))
+        training_statistics(run_of(), FileSplit(images=FolderFiles.of((broken,)), labels=np.zeros(1, np.int64)))
 
 
 @pytest.mark.parametrize("mean_image", [True, False])
@@ -173,7 +181,7 @@ def test_the_mean_image_becomes_part_of_the_preprocessing(split):
     statistics = training_statistics(spec, split)
     preprocessor = preprocess_for(spec.dataset, split, statistics)
     assert preprocessor.mean_image is statistics.mean_image
-    pixels = torch.from_numpy(np.stack([preprocessor.read(path) for path in split.paths])).permute(0, 3, 1, 2)
+    pixels = torch.from_numpy(np.stack([preprocessor.read(path) for path in paths_of(split)])).permute(0, 3, 1, 2)
     assert preprocessor.normalize(pixels).mean(dim=0).abs().max() < 1e-3
     with pytest.raises(ValueError, match="given None"):
         preprocess_for(spec.dataset, split)
@@ -196,7 +204,9 @@ def test_large_sums_stay_exact():
 def test_photographs_have_nearly_the_published_axes(testdata):
     paths = tuple(sorted((testdata / "imagenet-sample").glob("*.JPEG")))[::2]
     spec = run_of(image_px=64, resize_px=73)
-    statistics = training_statistics(spec, FileSplit(paths=paths, labels=np.zeros(len(paths), np.int64)))
+    statistics = training_statistics(
+        spec, FileSplit(images=FolderFiles.of(paths), labels=np.zeros(len(paths), np.int64))
+    )
     np.testing.assert_allclose(statistics.eigenvalues, PUBLISHED_EIGENVALUES, rtol=0.35)
     cosines = np.abs((statistics.axes * PUBLISHED_AXES).sum(axis=0))
     assert cosines.min() > 0.97

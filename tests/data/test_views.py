@@ -1,5 +1,7 @@
 """Where the views of an image lie, which images share a batch, and what the workers send."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from PIL import Image
 
 from resnets.data.decode import read_image, read_size
 from resnets.data.preprocess import Preprocessor, resized_size
+from resnets.data.sources import FolderFiles
 from resnets.data.splits import FileSplit
 from resnets.data.view_loader import PIXELS_A_BATCH, ViewFiles, view_batches
 from resnets.data.views import batches_of_equal_shape, five_crops, shorter_sides, views
@@ -18,6 +21,10 @@ from resnets.specs.protocol import Dense, TenCrop
 
 CPU = torch.device("cpu")
 PHOTO_SIZES = [(500, 375), (500, 333), (375, 500), (333, 500), (640, 480), (300, 300), (1024, 681), (99, 143)]
+
+
+def paths_of(split):
+    return tuple(Path(split.images.path(index)) for index in range(len(split)))
 
 
 def photo(width, height, seed=0):
@@ -147,13 +154,13 @@ def split(tmp_path):
     for number, size in enumerate(sizes):
         photo(*size, seed=number).save(tmp_path / f"{number}.png")
     paths = tuple(sorted(tmp_path.iterdir()))
-    return FileSplit(paths=paths, labels=np.arange(len(paths), dtype=np.int64) % 3)
+    return FileSplit(images=FolderFiles.of(paths), labels=np.arange(len(paths), dtype=np.int64) % 3)
 
 
 def one_by_one(split, preprocessor, protocol):
     """Return the views of every readable image, read alone, by its index."""
     seen = {}
-    for index, path in enumerate(split.paths):
+    for index, path in enumerate(paths_of(split)):
         try:
             seen[index] = views(read_image(path, color=preprocessor.decode_color), preprocessor, protocol)
         except Exception:
@@ -165,8 +172,8 @@ def one_by_one(split, preprocessor, protocol):
 @pytest.mark.parametrize("workers", [0, 1, 3])
 @pytest.mark.parametrize("color", ["rgb", "bgr", "gray"])
 def test_batches_hold_every_readable_image_once_and_name_the_others(split, protocol, workers, color):
-    split.paths[3].write_bytes(split.paths[3].read_bytes()[:60])
-    split.paths[5].unlink()
+    paths_of(split)[3].write_bytes(paths_of(split)[3].read_bytes()[:60])
+    paths_of(split)[5].unlink()
     preprocessor = preprocessor_for(28, 24, color)
     expected = one_by_one(split, preprocessor, protocol)
     found, skipped = {}, []
@@ -178,7 +185,7 @@ def test_batches_hold_every_readable_image_once_and_name_the_others(split, proto
                 assert group.labels[row] == split.labels[index]
                 found[index] = [size[row].numpy() for size in group.sizes]
     assert sorted(found) == sorted(expected) == [0, 1, 2, 4, 6]
-    assert sorted(entry.path for entry in skipped) == [str(split.paths[3]), str(split.paths[5])]
+    assert sorted(entry.path for entry in skipped) == [str(paths_of(split)[3]), str(paths_of(split)[5])]
     for index, seen in found.items():
         for ours, theirs in zip(seen, expected[index], strict=True):
             np.testing.assert_array_equal(ours, theirs)

@@ -6,6 +6,7 @@ import math
 import os
 import shutil
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -45,6 +46,10 @@ PROTOCOLS = {
     "dense, global": Dense(form="global"),
     "dense, two scales without flips": Dense(scales_px=(224, 300), flips=False),
 }
+
+
+def paths_of(split):
+    return tuple(Path(split.images.path(index)) for index in range(len(split)))
 
 
 @pytest.fixture
@@ -170,7 +175,7 @@ def reference(stored, image, protocol):
 
 def images_of(folder):
     split = open_test_folder(folder).splits["test"]
-    return [Image.open(path).convert("RGB") for path in split.paths], split.labels
+    return [Image.open(path).convert("RGB") for path in paths_of(split)], split.labels
 
 
 @pytest.mark.parametrize("name", PROTOCOLS)
@@ -483,14 +488,14 @@ def test_batch_norm_is_recalibrated_in_a_copy_over_training_images_in_random_ord
     # All training images in one batch: their order does not matter, and the statistics are those of that batch.
     model = build(net.stored.spec)
     model.load_state_dict(before)
-    pixels = [net.stored.preprocessor.read(file) for file in dataset.splits["train"].paths]
+    pixels = [net.stored.preprocessor.read(file) for file in paths_of(dataset.splits["train"])]
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.reset_running_stats()
             module.momentum = None
     with torch.no_grad():
         model.train()(net.stored.preprocessor.normalize(torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2)))
-        tested = [net.stored.preprocessor.read(file) for file in dataset.splits["validation"].paths]
+        tested = [net.stored.preprocessor.read(file) for file in paths_of(dataset.splits["validation"])]
         inputs = net.stored.preprocessor.normalize(torch.from_numpy(np.stack(tested)).permute(0, 3, 1, 2))
         expected = model.eval()(inputs).softmax(1)
     np.testing.assert_allclose(np.load(path)["center"], expected.numpy(), atol=1e-4)
@@ -505,7 +510,7 @@ def test_the_number_of_images_that_batch_norm_has_really_seen_is_stated(folder):
     spec = ImageFolder(image_px=32, resize_px=36, validation_fraction=0.3)
     dataset = open_folder(spec, folder)
     net = classifier(1, dataset=spec, fingerprint=dataset.fingerprint)
-    paths = dataset.splits["train"].paths
+    paths = paths_of(dataset.splits["train"])
     first = {path.parent: path for path in reversed(paths)}.values()  # a class without a readable image is refused
     broken = [path for path in paths if path not in first][:2]
     for path in broken:
@@ -523,7 +528,7 @@ def test_recalibration_without_a_readable_image_is_refused(folder, monkeypatch):
     opened = testing.evaluation_batches
 
     def the_disk_is_gone(split, *arguments, **named):
-        for path in split.paths:
+        for path in paths_of(split):
             path.write_text("no image")
         return opened(split, *arguments, **named)
 
@@ -709,7 +714,7 @@ class HalvesFiveTimes(nn.Module):
 def test_a_scale_that_leaves_nothing_of_an_image_is_refused_before_an_image_is_read(folder, monkeypatch):
     net = resnets.Classifier(dataclasses.replace(stored_model(crop=64, resize=72), model=HalvesFiveTimes()))
 
-    def read(path, *, color):
+    def read(source, *, color):
         raise AssertionError("an image was read")
 
     monkeypatch.setattr("resnets.data.view_loader.read_image", read)

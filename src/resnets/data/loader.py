@@ -11,7 +11,6 @@ import signal
 import threading
 import weakref
 from collections.abc import Callable, Generator, Iterable, Iterator
-from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -42,8 +41,8 @@ T = TypeVar("T")
 TERMINATION_GRACE_SECONDS = 30
 """How long a worker goes on after SIGTERM, so that the run it belongs to can finish its step and save."""
 
-_ImageReader = Callable[[int, Path], UInt8[np.ndarray, "height width channels"]]
-"""Returns the pixels of an image from its number in the batch and its path."""
+_ImageReader = Callable[[int, bytes], UInt8[np.ndarray, "height width channels"]]
+"""Returns the pixels of an image from its number in the batch and the content of its file."""
 
 
 class DecodedBatch(NamedTuple):
@@ -83,8 +82,8 @@ class TrainingFiles(TorchDataset[DecodedBatch]):
         flips = mirrored(self._augment, draws[:, -1])
         seeds = random_words(self._stream.seed, positions, 1, POLICY_STREAM)[:, 0]
 
-        def read(place: int, path: Path) -> UInt8[np.ndarray, "height width channels"]:
-            image = read_crop(path, self._augment, self._preprocessor, draws[place, :-1])
+        def read(place: int, content: bytes) -> UInt8[np.ndarray, "height width channels"]:
+            image = read_crop(content, self._augment, self._preprocessor, draws[place, :-1])
             if flips[place]:
                 image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
             return self._preprocessor.arrange(np.asarray(self._policy(image, int(seeds[place]))))
@@ -107,7 +106,7 @@ class EvaluationFiles(TorchDataset[DecodedBatch]):
             self._split,
             self._batches[number],
             self._preprocessor,
-            lambda place, path: self._preprocessor.read(path),
+            lambda place, content: self._preprocessor.read(content),
         )
 
 
@@ -237,11 +236,10 @@ def _decode(
     readable: list[int] = []
     skipped: list[Skipped] = []
     for place, index in enumerate(indices.tolist()):
-        path = split.paths[index]
         try:
-            pixels[len(readable)] = read(place, path)
+            pixels[len(readable)] = read(place, split.images.read(index))
         except ImageError as error:
-            skipped.append(Skipped(str(path), str(error)))
+            skipped.append(Skipped(split.images.path(index), str(error)))
         else:
             readable.append(place)
     places = np.array(readable, dtype=np.int64)

@@ -1,4 +1,4 @@
-"""What the readers of datasets return and the loaders take: labelled images, in memory or as files."""
+"""What the readers of datasets return and the loaders take: labelled images, in memory or encoded."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import torch
     from jaxtyping import Float, Int64, UInt8
+
+    from resnets.data.sources import ImageSource
 
 
 class Skipped(NamedTuple):
@@ -32,17 +32,25 @@ class ResidentSplit:
         """Return the number of images."""
         return len(self.labels)
 
+    def taken(self, indices: Int64[np.ndarray, " k"]) -> ResidentSplit:
+        """Return some of the images, in this order."""
+        return ResidentSplit(images=self.images[indices], labels=self.labels[indices])
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FileSplit:
-    """Image files of any size, decoded when they are needed."""
+    """Image files of any size, in a folder or in shards, decoded when they are needed."""
 
-    paths: tuple[Path, ...]
+    images: ImageSource
     labels: Int64[np.ndarray, " n"]
 
     def __len__(self) -> int:
         """Return the number of files."""
         return len(self.labels)
+
+    def taken(self, indices: Int64[np.ndarray, " k"]) -> FileSplit:
+        """Return some of the images, in this order."""
+        return FileSplit(images=self.images.taken(indices), labels=self.labels[indices])
 
 
 Split = ResidentSplit | FileSplit

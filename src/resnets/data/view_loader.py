@@ -30,6 +30,8 @@ IMAGES_A_BATCH = 32
 PIXELS_A_BATCH = 2**23
 """Most pixels that are read at once, over all sizes: 25 MB of RGB."""
 
+_HEADER_BYTES = 2**16
+
 
 class Views(NamedTuple):
     """Images of equal shape: for each size a tensor of their views, mirrored ones left out."""
@@ -67,11 +69,10 @@ class ViewFiles(TorchDataset[DecodedViews]):
         groups: dict[tuple[tuple[int, ...], ...], list[tuple[int, list[np.ndarray]]]] = {}
         skipped: list[Skipped] = []
         for index in self._batches[number].tolist():
-            path = self._split.paths[index]
             try:
-                image = read_image(path, color=self._preprocessor.decode_color)
+                image = read_image(self._split.images.read(index), color=self._preprocessor.decode_color)
             except ImageError as error:
-                skipped.append(Skipped(str(path), str(error)))
+                skipped.append(Skipped(self._split.images.path(index), str(error)))
                 continue
             seen = views(image, self._preprocessor, self._protocol)
             groups.setdefault(tuple(one.shape for one in seen), []).append((index, seen))
@@ -122,10 +123,18 @@ def view_batches(
     indices = np.arange(rank, len(split), world_size, dtype=np.int64)
     if isinstance(protocol, Dense):
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-            sizes = list(pool.map(read_size, [split.paths[index] for index in indices]))
+            sizes = list(pool.map(lambda index: _size(split, index), indices.tolist()))
         sides = shorter_sides(protocol, preprocessor.spec.crop_px)
         places = batches_of_equal_shape(sizes, sides, max_pixels=PIXELS_A_BATCH, max_images=IMAGES_A_BATCH)
         batches = [indices[some] for some in places]
     else:
         batches = [indices[start : start + IMAGES_A_BATCH] for start in range(0, len(indices), IMAGES_A_BATCH)]
     return ViewBatches(files=ViewFiles(split, preprocessor, protocol, batches), count=len(batches))
+
+
+def _size(split: FileSplit, index: int) -> tuple[int, int] | None:
+    """Return width and height as a file's header has them; most headers are short, and few follow the pixels."""
+    try:
+        return read_size(split.images.read(index, _HEADER_BYTES)) or read_size(split.images.read(index))
+    except ImageError:
+        return None

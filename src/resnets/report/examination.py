@@ -5,7 +5,6 @@ Everything comes from one pass over the split that the run's own log is about, w
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +15,6 @@ from resnets.analysis import mistakes as analysis
 from resnets.analysis.responses import LayerResponse, responses_on
 from resnets.data.cifar import default_data_root, find_cifar
 from resnets.data.open import dataset_spec_for
-from resnets.data.splits import FileSplit
 from resnets.engine.device import choose_device, set_up, use_channels_last, worker_processes
 from resnets.metrics.calibration import Calibration, calibration
 from resnets.metrics.classification import distinct
@@ -175,11 +173,7 @@ def _responses(
     most = max(_LEAST_RESPONSE_IMAGES, _RESPONSE_PIXELS // stored.preprocessor.spec.crop_px**2)
     # Files are sorted by class: the first ones would be of one class.
     chosen = np.random.default_rng(0).permutation(len(split))[:most]
-    labels = split.labels[chosen]
-    if isinstance(split, FileSplit):
-        some = dataclasses.replace(split, paths=tuple(split.paths[index] for index in chosen), labels=labels)
-    else:
-        some = dataclasses.replace(split, images=split.images[chosen], labels=labels)
+    some = split.taken(chosen)
     try:
         found = responses_on(stored, some, device=computing.device, workers=computing.workers)
     except UserError:  # too few images, or a net without BatchNorm

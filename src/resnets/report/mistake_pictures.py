@@ -93,13 +93,13 @@ def mistake_pictures(
 
 def _image(split: Split, index: int, stored: StoredModel) -> Image.Image | UInt8[np.ndarray, "h w c"]:
     if isinstance(split, FileSplit):
-        return read_image(split.paths[index], color=stored.preprocessor.decode_color)
+        return read_image(split.images.read(index), color=stored.preprocessor.decode_color)
     return split.images[index]
 
 
 def _name(split: Split, index: int) -> str:
     if isinstance(split, FileSplit):
-        return printable("/".join(split.paths[index].parts[-2:]), 60)
+        return printable("/".join(split.images.path(index).split("/")[-2:]), 60)
     return f"image {index:,}"
 
 

@@ -132,7 +132,10 @@ def _errors(
 
 
 def _in_order(skipped: dict[str, Skipped], split: FileSplit) -> tuple[Skipped, ...]:
-    return tuple(skipped[str(path)] for path in split.paths if str(path) in skipped) if skipped else ()
+    if not skipped:
+        return ()
+    paths = map(split.images.path, range(len(split)))
+    return tuple(skipped[path] for path in paths if path in skipped)
 
 
 def check_classes(models: Sequence[StoredModel], names: Sequence[str]) -> None:
@@ -176,7 +179,7 @@ def warnings_of_seen_images(
     images = dataset.splits[split]
     if not isinstance(images, FileSplit) or not len(images):
         return []
-    image = Path(dataset.name).resolve() / images.paths[0].relative_to(dataset.name)
+    image = Path(dataset.name).resolve() / images.images.name(0)
     return [
         f"{name} was trained in {stored.metrics['dataset']}, where the images lie that it is tested on; which of them it "
         "has seen cannot be told, so its error may be too low."

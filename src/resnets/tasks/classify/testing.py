@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -12,7 +11,6 @@ import numpy as np
 import torch
 
 from resnets.data.batches import evaluation_batches
-from resnets.data.splits import FileSplit
 from resnets.engine.distributed import Distributed
 from resnets.engine.recalibrate import recalibrate_batch_norm
 from resnets.models.fold import fold_batch_norm
@@ -29,7 +27,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from resnets.artifacts.model_folder import StoredModel
-    from resnets.data.splits import Dataset, Split
+    from resnets.data.splits import Dataset
     from resnets.specs.protocol import ProtocolSpec
     from resnets.tasks.classify.ensemble import Scores
 
@@ -186,7 +184,7 @@ def _recalibrated(
     # Files are sorted by class: a batch of neighbours would have the statistics of one class.
     chosen = np.random.default_rng(0).permutation(len(train))[:images]
     batches = evaluation_batches(
-        _subset(train, chosen),
+        train.taken(chosen),
         stored.preprocessor,
         batch_size=math.ceil(images / max(1, round(images / _RECALIBRATION_BATCH))),
         device=computing.device,
@@ -207,10 +205,3 @@ def _recalibrated(
         return module, f"{name} has no BatchNorm whose statistics could be averaged anew."
     rest = "" if used == images else f", of {images:,} asked for: the others could not be read"
     return module, f"BatchNorm's statistics of {name} are averages over {used:,} training images{rest}."
-
-
-def _subset(split: Split, chosen: np.ndarray) -> Split:
-    labels = split.labels[chosen]
-    if isinstance(split, FileSplit):
-        return dataclasses.replace(split, paths=tuple(split.paths[index] for index in chosen), labels=labels)
-    return dataclasses.replace(split, images=split.images[chosen], labels=labels)
