@@ -140,6 +140,13 @@ def test_the_list_has_every_experiment_and_fits(tmp_path):
         assert lines[0].split() == list(BUDGETS)
 
 
+def test_the_nets_of_the_identity_construction_are_built_once_in_a_process(monkeypatch):
+    rows = experiment("identity").rows
+    first = [row.ours.value() for row in rows]
+    monkeypatch.setattr("resnets.models.build.build", lambda *arguments, **fields: pytest.fail("built again"))
+    assert [row.ours.value() for row in rows] == first
+
+
 def test_tables_and_figures_come_first_by_number():
     numbers = [int(name.removeprefix("table")) for name in NAMES if name.startswith("table")]
     assert numbers == sorted(numbers)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 from resnets.paper.core.experiment import Computed, Experiment, Row
 from resnets.paper.core.threads import one_thread
 from resnets.paper.core.verdict import Within
@@ -18,6 +20,7 @@ NETS = {
 """The catalogue's name of the shallow net, and the blocks that each of its stages gets."""
 
 
+@functools.cache
 def largest_difference(name: str, extra: int) -> float:
     """Return the largest difference between the logits of a net and of the deeper one, over random images.
 
