@@ -1,0 +1,99 @@
+"""A system of a benchmark in a process of its own, which waits while the others work.
+
+The allocator, the number of threads, and what a compiler has cached belong to a process: only so does each system have
+what its users would have.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+import time
+from typing import TYPE_CHECKING, Any
+
+from resnets.specs.errors import UserError
+from resnets.studies.bench import Prepared, System, reason_of
+from resnets.studies.timing import LostError
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+
+_PATIENCE_SECONDS = 10
+
+
+def prepare_in_process(system: System, threads: int = 0) -> Prepared:
+    """Start a process, prepare `system` in it, and return what calls it there; its seconds are those of that process.
+
+    Raises:
+        LostError: the system cannot be prepared.
+        UserError: what it was given is wrong.
+    """
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_serve, args=(system, threads, theirs))
+    process.start()
+    theirs.close()  # so that a process that dies ends our wait
+
+    def close() -> None:
+        ours.close()
+        process.join(_PATIENCE_SECONDS)
+        if process.is_alive():
+            process.terminate()
+            process.join()
+
+    def ask(number: int) -> float:
+        try:
+            ours.send(number)
+        except OSError:
+            raise LostError("its process died") from None
+        return _answer(ours)
+
+    try:
+        facts = _answer(ours)
+    except BaseException:
+        close()
+        raise
+    return Prepared(ask, facts, close)
+
+
+def _answer(pipe: Connection) -> Any:
+    try:
+        kind, value = pipe.recv()
+    except EOFError:
+        raise LostError("its process died, most often because memory was full") from None
+    if kind == "refused":
+        raise UserError(value)
+    if kind == "failed":
+        raise LostError(value)
+    return value
+
+
+def _serve(system: System, threads: int, pipe: Connection) -> None:
+    """Prepare, then do the work as often as a number comes, until the pipe is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then closes the pipe
+    if threads:
+        import torch
+
+        torch.set_num_threads(threads)
+    try:
+        prepared = system.prepare()
+    except UserError as error:
+        pipe.send(("refused", str(error)))
+        return
+    except Exception as error:
+        pipe.send(("failed", reason_of(error)))
+        return
+    pipe.send(("done", prepared.facts))
+    while True:
+        try:
+            number = pipe.recv()
+        except EOFError:
+            break
+        started = time.perf_counter()
+        try:
+            own = prepared.run(number)
+        except Exception as error:
+            pipe.send(("failed", reason_of(error)))
+            break
+        pipe.send(("done", time.perf_counter() - started if own is None else own))
+    prepared.close()
