@@ -110,7 +110,7 @@ def train(
 
 def _train(parts: Parts, batches: TrainingBatches, interruption: Interruption, quiet: bool) -> TrainedRun:
     spec, ranks, directory = parts.spec, parts.ranks, parts.directory
-    state = _initial_state(parts)
+    state = initial_state(parts)
     resumed = _resume(parts, state)
     transferred = None if parts.given is None or resumed else _start_from(parts, parts.given, state)
     if ranks.is_first:
@@ -120,7 +120,7 @@ def _train(parts: Parts, batches: TrainingBatches, interruption: Interruption, q
     log = MetricsLog(
         directory.metrics if ranks.is_first else None, from_step=state.step, tensorboard=directory.tensorboard
     )
-    model = _fast_model(parts, state.model)
+    model = fast_model(parts, state.model)
     progress = Progress(total_steps=spec.steps, first_step=state.step, quiet=quiet)
     evaluated = _Evaluated()
     interruption.can_save = True
@@ -188,7 +188,8 @@ def _start(parts: Parts, step: int, transferred: Transfer | None) -> dict[str, A
     }
 
 
-def _initial_state(parts: Parts) -> TrainState:
+def initial_state(parts: Parts) -> TrainState:
+    """Return the state before the first step: new weights on the device, in the memory layout of the run."""
     model = build(parts.spec.model, seed=parts.spec.seed)
     if parts.spec.batch_norm.across_ranks == "sync":
         model = parts.ranks.synchronize_batch_norm(model)
@@ -208,7 +209,8 @@ def _initial_state(parts: Parts) -> TrainState:
     )
 
 
-def _fast_model(parts: Parts, model: torch.nn.Module) -> torch.nn.Module:
+def fast_model(parts: Parts, model: torch.nn.Module) -> torch.nn.Module:
+    """Return the module that a step calls: `model`, compiled and wrapped for several processes."""
     if parts.machine.compile:
         model = torch.compile(model, dynamic=False)  # pyright: ignore[reportAssignmentType]
     return parts.ranks.wrap(model)
