@@ -6,9 +6,9 @@ import pytest
 
 from resnets.artifacts.found_runs import FoundRun
 from resnets.artifacts.run_log import read_run_log
-from resnets.paper import table2, table4
+from resnets.paper import table2, table3, table4
 from resnets.paper.core.execute import Settings, fill
-from resnets.paper.core.experiment import Unavailable
+from resnets.paper.core.experiment import FromRuns, Unavailable
 from resnets.paper.core.imagenet import error_under, evaluations, on_imagenet
 from resnets.specs import io
 from resnets.specs.catalogue import model_name
@@ -103,6 +103,31 @@ def test_a_finished_run_that_was_not_tested_says_how_to_test_it(tmp_path):
     (row,) = [row for row in outcome.rows if row.row.run == "plain-18 (imagenet.plain18)"]
     assert row.ours is None
     assert "--protocol ten-crop --json >" in row.reason
+
+
+@pytest.mark.parametrize(("planned", "protocol"), [(table2, "ten-crop"), (table3, "ten-crop"), (table4, "dense")])
+@pytest.mark.parametrize("budget", ["check", "full"])
+def test_a_model_folder_alone_fills_no_row_and_the_reason_says_what_goes_where(tmp_path, planned, protocol, budget):
+    folder = tmp_path / "resnet50"
+    folder.mkdir()
+    # As the package writes it: neither the run that led to the weights nor the protocol of its errors.
+    metrics = {"split": "validation", "images": 50_000, "top1_error": 22.9, "top5_error": 6.7}
+    (folder / "config.json").write_text(json.dumps({"format_version": 1, "name": "resnet50", "metrics": metrics}))
+    (folder / "evaluation.json").write_text(json.dumps(evaluation(protocol, "resnet50")))
+    outcome = fill("table", planned.EXPERIMENT, Settings(run_root=tmp_path, roots=(), budget=budget))
+    rows = [row for row in outcome.rows if isinstance(row.row.ours, FromRuns)]
+    assert rows
+    for row in rows:
+        assert row.ours is None
+        assert all(part in row.reason for part in ("metrics.jsonl", f"{protocol}.json", "a model folder alone"))
+
+
+def test_an_evaluation_in_the_model_folder_of_a_run_is_read(tmp_path):
+    run = finished_run(tmp_path / "run", PLAN)
+    (run.path / "model").mkdir()
+    (run.path / "model" / "config.json").write_text(json.dumps({"metrics": {"top1_error": 27.0}}))
+    (run.path / "model" / "ten-crop.json").write_text(json.dumps(evaluation()))
+    assert error_under("ten-crop", "top1_error")(run) == 25.1
 
 
 def test_the_gain_of_dense_testing_needs_both_protocols(tmp_path):

@@ -221,7 +221,7 @@ def _fill_from_runs(row: Row, ours: FromRuns, workshop: _Workshop) -> RowOutcome
     for seed in seeds:
         runs = _runs_of_seed(ours.runs, seed, workshop, train=row.budget == settings.budget)
         if isinstance(runs, str):
-            reason = reason or runs or _how_to_run(row, ours, seed, workshop)
+            reason = reason or ("" if ours.missing else runs) or _how_to_run(row, ours, seed, workshop)
             continue
         if ours.needs_weights and not all(run.has_weights for run in runs):
             reason = reason or "the finished run was kept without its weights"
@@ -253,13 +253,15 @@ def _runs_of_seed(
 
 
 def _how_to_run(row: Row, ours: FromRuns, seed: int, workshop: _Workshop) -> str:
-    if isinstance(ours.runs[0].spec.dataset, ImageFolder):
-        return "needs ImageNet, which you supply"
     steps = max(plan.spec.steps for plan in ours.runs)
     begun = [workshop.found.unfinished(dataclasses.replace(plan.spec, seed=seed)) for plan in ours.runs]
     begun = [run for run in begun if run is not None]
     if begun:
         return f"{begun[0].path} is at step {begun[0].log.last_step:,} of {steps:,}"
+    if ours.missing:
+        return ours.missing
+    if isinstance(ours.runs[0].spec.dataset, ImageFolder):
+        return "needs ImageNet, which you supply"
     return f"no finished run of {steps:,} iterations; --budget {row.budget} trains it"
 
 

@@ -55,6 +55,8 @@ class FromRuns:
     """How the numbers of several seeds become one; best is the lowest, as in Table 6 for ResNet-110."""
     needs_weights: bool = False
     """Whether `read` loads the model: a run that was kept without weights does not do."""
+    missing: str = ""
+    """What the row says where a run is not there and cannot be trained here; empty says how to train it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

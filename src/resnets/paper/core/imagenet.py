@@ -2,11 +2,14 @@
 
 Ten-crop and dense tests need the images, which you supply, so `reproduce` does not run them. It reads what
 `resnets evaluate RUN --data IMAGENET --protocol ten-crop --json > RUN/ten-crop.json` leaves in the run directory; any
-.json file there is looked into, and one that holds several protocols serves for each.
+.json file there, or in its model folder, is looked into, and one that holds several protocols serves for each. A
+model folder without a run directory fills no row: its config.json does not say how the net was trained, and its errors
+are those of the centre crop.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -30,8 +33,13 @@ MEANINGS = {"top1_error": "top-1 error, %", "top5_error": "top-5 error, %"}
 COST = "needs ImageNet; up to 600,000 iterations of 256 images a net: days on several GPUs"
 HOW_TO_FILL = (
     "To fill a row: `resnets train RECIPE --data IMAGENET`, then `resnets evaluate runs/RECIPE-seed0 --data IMAGENET "
-    "--protocol {protocol} --json > runs/RECIPE-seed0/{protocol}.json`. Every .json file of a run directory is looked "
-    "into; only evaluations of all 50,000 validation images count."
+    "--protocol {protocol} --json > runs/RECIPE-seed0/{protocol}.json`. Every .json file of a run directory and of its "
+    "model folder is looked into; only evaluations of all 50,000 validation images count."
+)
+WHAT_IS_MISSING = (
+    "no finished run in runs, results or --run-root: put there the run directory that `resnets train` makes (config.json, "
+    "metrics.jsonl), and into it {evaluations} of `resnets evaluate`, as the notes say; a model folder alone does not tell "
+    "how it was trained"
 )
 
 
@@ -45,7 +53,7 @@ def tested(plan: PlannedRun, protocol: Protocol, field: Field, paper: int | floa
     return Row(
         run=f"{plan.name} ({plan.spec.recipe})",
         meaning=f"{MEANINGS[field]}, {protocol}",
-        ours=FromRuns(runs=(plan,), read=error_under(protocol, field)),
+        ours=FromRuns(runs=(plan,), read=error_under(protocol, field), missing=what_is_missing(protocol)),
         rule=rule,
         paper=paper,
         printed=f"{paper:.2f}",
@@ -67,13 +75,22 @@ def compared_under(
     return Row(
         run=f"{first.name} - {second.name}",
         meaning=f"top-1 error, points, {protocol}",
-        ours=FromRuns(runs=(first, second), read=lambda one, other: read(one) - read(other)),
+        ours=FromRuns(
+            runs=(first, second),
+            read=lambda one, other: read(one) - read(other),
+            missing=what_is_missing(protocol),
+        ),
         rule=rule,
         paper=paper,
         printed=f"{paper:.2f}",
         source=source,
         budget="full",
     )
+
+
+def what_is_missing(*protocols: Protocol) -> str:
+    """Return what a row says that has no run: which files make one, with an evaluation under each protocol."""
+    return WHAT_IS_MISSING.format(evaluations=" and ".join(f"{protocol}.json" for protocol in protocols))
 
 
 def error_under(protocol: Protocol, field: Field) -> Callable[[FoundRun], float]:
@@ -83,8 +100,10 @@ def error_under(protocol: Protocol, field: Field) -> Callable[[FoundRun], float]
     """
 
     def read(run: FoundRun) -> float:
+        from resnets.artifacts.run_directory import RunDirectory
+
         unsuited = ""
-        for path, evaluation in evaluations(run.path):
+        for path, evaluation in itertools.chain(evaluations(run.path), evaluations(RunDirectory(run.path).model)):
             if evaluation.get("protocol") != protocol:
                 continue
             obstacle = _obstacle(run, evaluation, protocol, field)
