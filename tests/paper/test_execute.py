@@ -9,7 +9,7 @@ import statistics
 import pytest
 
 from resnets.paper.core.cifar import on_cpu
-from resnets.paper.core.execute import Settings, directory_name, fill, reproduce
+from resnets.paper.core.execute import Settings, directory_name, fill, reproduce, reproduce_each
 from resnets.paper.core.experiment import Computed, Experiment, FromRuns, NotRun, PlannedRun, Row, Unavailable
 from resnets.paper.core.find import experiment
 from resnets.paper.core.listing import states
@@ -17,6 +17,7 @@ from resnets.paper.core.render import outcome_text
 from resnets.paper.core.verdict import AtLeast, Report, Within
 from resnets.recipes.find import recipe
 from resnets.specs import io
+from resnets.specs.data import Cifar
 from resnets.specs.errors import InterruptedRunError
 from resnets.specs.run import shorten
 
@@ -287,6 +288,41 @@ def test_data_that_are_not_here_leave_the_row_empty_unless_their_place_was_given
     assert row.reason == "the data are not here: CIFAR-10 cannot be downloaded."
     with pytest.raises(DataError):
         reproduce("table6", settings(tmp_path, budget="cpu", data_root=tmp_path))
+
+
+def test_a_download_that_failed_is_not_tried_again_by_the_same_command(tmp_path, monkeypatch):
+    from resnets import api
+    from resnets.specs.errors import DataError
+
+    tried = []
+
+    def no_data(spec, **fields):
+        tried.append(spec.dataset)
+        raise DataError(f"CIFAR-{spec.dataset.num_classes} cannot be downloaded, try {len(tried)}.")
+
+    monkeypatch.setattr(api, "train", no_data)
+    here = settings(tmp_path, budget="cpu")
+    names = ["degradation", "depth_sweep", "table6"]
+    outcomes = list(reproduce_each(names, here))
+    assert [outcome.name for outcome in outcomes] == names
+    assert len(tried) == 1
+    reasons = {row.reason for outcome in outcomes for row in outcome.rows if row.row.budget == "cpu"}
+    assert "the data are not here: CIFAR-10 cannot be downloaded, try 1." in reasons
+    assert not any("try 2" in reason for reason in reasons)
+    # Another command may have more luck.
+    reproduce("degradation", here)
+    assert len(tried) == 2
+    hundred = PlannedRun(name="n", spec=dataclasses.replace(on_cpu("resnet20").spec, dataset=Cifar(num_classes=100)))
+    ten = PlannedRun(name="n", spec=on_cpu("resnet20").spec)
+    for plans in ([ten, ten], [ten, hundred]):
+        before = len(tried)
+        planned = experiment_of(ours=NotRun(reason=""))
+        rows = [
+            dataclasses.replace(planned.rows[0], ours=FromRuns(runs=(plan,), read=lambda run: 1.0), budget="cpu")
+            for plan in plans
+        ]
+        fill("mine", dataclasses.replace(planned, rows=tuple(rows)), here)
+        assert len(tried) - before == len({plan.spec.dataset for plan in plans})
 
 
 def test_a_run_that_another_process_trains_leaves_its_row_empty(tmp_path, monkeypatch):

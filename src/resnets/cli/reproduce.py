@@ -51,7 +51,7 @@ def main(arguments: list[str]) -> int:
         if given.budget is not None or given.seeds:
             parser.error("--budget and --seeds say how an experiment is run; name one, or all of them with: all")
         return _list(given)
-    from resnets.paper.core.execute import Settings, reproduce
+    from resnets.paper.core.execute import Settings, reproduce_each
     from resnets.paper.core.find import canonical_name, experiment_names
 
     names = experiment_names() if "all" in given.experiments else list(map(canonical_name, given.experiments))
@@ -67,8 +67,7 @@ def main(arguments: list[str]) -> int:
         say=lambda line: None if given.quiet else print(visible(line), file=sys.stderr, flush=True),
     )
     documents = []
-    for place, name in enumerate(names):
-        outcome = reproduce(name, settings)
+    for place, outcome in enumerate(reproduce_each(names, settings)):
         if given.json:
             documents.append(outcome.to_json())
             continue

@@ -24,7 +24,7 @@ from resnets.specs.io import spec_hash
 from resnets.specs.run import Machine
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Iterator
     from typing import Literal
 
     from resnets.artifacts.found_runs import FoundRun, FoundRuns
@@ -70,14 +70,25 @@ def reproduce(name: str, settings: Settings) -> Outcome:
         UserError: there is no such experiment, or the data root that was given holds no CIFAR.
         InterruptedRunError: Ctrl-C or SIGTERM; what was trained so far is kept, and the same call goes on.
     """
-    name = canonical_name(name)
-    return fill(name, experiment(name), settings)
+    (outcome,) = reproduce_each([name], settings)
+    return outcome
+
+
+def reproduce_each(names: Iterable[str], settings: Settings) -> Iterator[Outcome]:
+    """Yield what comes of several experiments; see `reproduce`. What cannot be had for one is not tried for the next."""
+    workshop = _Workshop(settings)
+    for name in map(canonical_name, names):
+        yield _fill(name, experiment(name), workshop)
 
 
 def fill(name: str, planned: Experiment, settings: Settings) -> Outcome:
     """Return the outcome of an experiment; see `reproduce`."""
-    started = time.perf_counter()
-    workshop = _Workshop(settings)
+    return _fill(name, planned, _Workshop(settings))
+
+
+def _fill(name: str, planned: Experiment, workshop: _Workshop) -> Outcome:
+    started, trained_before = time.perf_counter(), workshop.trained
+    settings = workshop.settings
     try:
         with listen(), images_below(settings.data_root):
             rows = tuple(_fill_row(row, workshop) for row in planned.rows_at(settings.budget))
@@ -96,7 +107,7 @@ def fill(name: str, planned: Experiment, settings: Settings) -> Outcome:
         pictures=pictures,
         notes=(*_shortened_notes(rows, workshop), *notes),
         seconds=time.perf_counter() - started,
-        trained=workshop.trained,
+        trained=workshop.trained - trained_before,
     )
 
 
@@ -110,6 +121,8 @@ class _Workshop:
         self.found: FoundRuns = find_runs(self._roots)
         self.trained = 0
         self._failures: dict[str, str] = {}
+        self._absent: dict[str, str] = {}
+        """Why data could not be had, by their name: a failed download takes its time, and fails again."""
 
     def run(self, spec: TrainSpec, *, train: bool, name: str = "") -> FoundRun | str:
         """Return the finished run of a spec, trained now if allowed; or why there is none."""
@@ -135,6 +148,8 @@ class _Workshop:
                 "needs ImageNet, which you supply: train its recipe with `resnets train`; finished runs are found in runs, "
                 "in results and in --run-root"
             )
+        if (data := _data_name(spec)) in self._absent:
+            return self._absent[data]
         started = self.found.started(spec)
         directory = started or self._new_directory(spec)
         # Maps of 8 x 8 pixels are too small to be divided: the threads would wait for each other.
@@ -155,7 +170,8 @@ class _Workshop:
         except DataError as error:
             if settings.data_root is not None:
                 raise
-            return f"the data are not here: {str(error).splitlines()[0]}"
+            self._absent[data] = f"the data are not here: {str(error).splitlines()[0]}"
+            return self._absent[data]
         except RunError as error:
             if started is None:
                 raise
@@ -183,6 +199,12 @@ class _Workshop:
         directory = root / directory_name(spec)
         taken = (directory / "config.json").exists()
         return directory.with_name(f"{directory.name}-{spec_hash(spec)[:6]}") if taken else directory
+
+
+def _data_name(spec: TrainSpec) -> str:
+    """Return what runs share that need the same files."""
+    dataset = spec.dataset
+    return f"{type(dataset).__name__}{dataset.num_classes if isinstance(dataset, Cifar) else ''}"
 
 
 def directory_name(spec: TrainSpec) -> str:
