@@ -12,7 +12,7 @@ from resnets.paper.core.find import experiment_names
 def _elsewhere(tmp_path, monkeypatch):
     """Start in an empty folder, and keep what is committed below `results` out of it."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("resnets.paper.core.execute.default_roots", lambda: ())
+    monkeypatch.setattr("resnets.paper.core.workshop.default_roots", lambda: ())
     monkeypatch.setattr("resnets.paper.core.listing.default_roots", lambda: ())
 
 

@@ -17,10 +17,11 @@ from resnets import api
 from resnets.data import cifar
 from resnets.paper.core.cifar import loss_difference, training_loss
 from resnets.paper.core.cifar import test_error as final_test_error
-from resnets.paper.core.execute import Settings, directory_name, fill
+from resnets.paper.core.execute import fill
 from resnets.paper.core.experiment import Experiment, FromRuns, Picture, PlannedRun, Row
 from resnets.paper.core.scaled import scaled
 from resnets.paper.core.verdict import Report
+from resnets.paper.core.workshop import Settings, directory_name
 from resnets.recipes.find import recipe
 from resnets.specs.data import CIFAR10_CLASSES, Cifar
 from resnets.specs.errors import InterruptedRunError, RunError

@@ -6,13 +6,14 @@ import sys
 
 import pytest
 
-from resnets.paper.core.execute import Settings, directory_name, reproduce
+from resnets.paper.core.execute import reproduce
 from resnets.paper.core.experiment import BUDGETS, FromRuns
 from resnets.paper.core.find import canonical_name, experiment, experiment_names
 from resnets.paper.core.listing import states
 from resnets.paper.core.outcome import Outcome, RowOutcome
 from resnets.paper.core.render import listing_text, outcome_text
 from resnets.paper.core.verdict import AtLeast, AtMost, Within
+from resnets.paper.core.workshop import Settings, directory_name
 from resnets.specs.errors import UserError
 from resnets.specs.io import from_json, spec_hash, to_json
 from resnets.specs.run import TrainSpec

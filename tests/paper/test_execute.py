@@ -9,12 +9,13 @@ import statistics
 import pytest
 
 from resnets.paper.core.cifar import on_cpu
-from resnets.paper.core.execute import Settings, directory_name, fill, reproduce, reproduce_each
+from resnets.paper.core.execute import fill, reproduce, reproduce_each
 from resnets.paper.core.experiment import Computed, Experiment, FromRuns, NotRun, PlannedRun, Row, Unavailable
 from resnets.paper.core.find import experiment
 from resnets.paper.core.listing import states
 from resnets.paper.core.render import outcome_text
 from resnets.paper.core.verdict import AtLeast, Report, Within
+from resnets.paper.core.workshop import Settings, directory_name
 from resnets.recipes.find import recipe
 from resnets.specs import io
 from resnets.specs.data import Cifar

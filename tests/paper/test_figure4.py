@@ -9,8 +9,9 @@ import pytest
 from resnets.artifacts.found_runs import FoundRun, find_runs
 from resnets.artifacts.run_log import Evaluation, RunLog, TrainingPoint
 from resnets.paper import figure4
-from resnets.paper.core.execute import Settings, fill
+from resnets.paper.core.execute import fill
 from resnets.paper.core.experiment import Unavailable
+from resnets.paper.core.workshop import Settings
 from resnets.specs.io import spec_hash
 
 RESULTS = Path(__file__).resolve().parents[2] / "results" / "tiny-imagenet-20"

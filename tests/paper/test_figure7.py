@@ -15,9 +15,10 @@ from resnets.data.splits import Dataset, ResidentSplit
 from resnets.models.build import build
 from resnets.paper import figure7
 from resnets.paper.core import images
-from resnets.paper.core.execute import Settings, fill
+from resnets.paper.core.execute import fill
 from resnets.paper.core.experiment import Computed, FromRuns, Unavailable
 from resnets.paper.core.verdict import judge
+from resnets.paper.core.workshop import Settings
 from resnets.specs import io
 from resnets.specs.data import Cifar
 

@@ -7,9 +7,10 @@ import pytest
 from resnets.artifacts.found_runs import FoundRun
 from resnets.artifacts.run_log import read_run_log
 from resnets.paper import table2, table3, table4
-from resnets.paper.core.execute import Settings, fill
+from resnets.paper.core.execute import fill
 from resnets.paper.core.experiment import FromRuns, Unavailable
 from resnets.paper.core.imagenet import error_under, evaluations, on_imagenet
+from resnets.paper.core.workshop import Settings
 from resnets.specs import io
 from resnets.specs.catalogue import model_name
 from resnets.specs.protocol import Dense

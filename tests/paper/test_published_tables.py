@@ -22,11 +22,12 @@ from resnets.paper import (
     table13,
     table14,
 )
-from resnets.paper.core.execute import Settings, fill
+from resnets.paper.core.execute import fill
 from resnets.paper.core.experiment import Computed, FromRuns, NotRun
 from resnets.paper.core.find import experiment, experiment_names
 from resnets.paper.core.published import ARITHMETIC, out_of_order
 from resnets.paper.core.verdict import judge
+from resnets.paper.core.workshop import Settings
 
 NUMBERED = [f"table{number}" for number in (2, 3, 4, 5, 7, 8, 9, 10, 11, 12, 13, 14)]
 

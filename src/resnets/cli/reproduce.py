@@ -51,8 +51,9 @@ def main(arguments: list[str]) -> int:
         if given.budget is not None or given.seeds:
             parser.error("--budget and --seeds say how an experiment is run; name one, or all of them with: all")
         return _list(given)
-    from resnets.paper.core.execute import Settings, reproduce_each
+    from resnets.paper.core.execute import reproduce_each
     from resnets.paper.core.find import canonical_name, experiment_names
+    from resnets.paper.core.workshop import Settings
 
     names = experiment_names() if "all" in given.experiments else list(map(canonical_name, given.experiments))
     settings = Settings(

@@ -1,66 +1,29 @@
-"""Fill the rows of an experiment: find the runs that are there, train those that are missing, read and judge."""
+"""Fill the rows of an experiment from its runs, and judge them."""
 
 from __future__ import annotations
 
 import dataclasses
 import time
-from contextlib import nullcontext
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from resnets.artifacts.found_runs import default_roots, find_runs
 from resnets.engine.interruption import listen
 from resnets.paper.core.experiment import Computed, FromRuns, NotRun, Unavailable
 from resnets.paper.core.find import canonical_name, experiment
 from resnets.paper.core.images import images_below
 from resnets.paper.core.outcome import Outcome, RowOutcome, SeedValue, filled
-from resnets.paper.core.threads import one_thread
+from resnets.paper.core.pictures import draw_pictures
 from resnets.paper.core.verdict import judge
-from resnets.recipes.find import recipe
-from resnets.specs.data import Cifar, ImageFolder
-from resnets.specs.errors import DataError, InterruptedRunError, RunError, SpecError, TrainingError
-from resnets.specs.io import spec_hash
-from resnets.specs.run import Machine
+from resnets.paper.core.workshop import Workshop
+from resnets.specs.data import ImageFolder
+from resnets.specs.errors import InterruptedRunError, RunError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
-    from typing import Literal
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
 
-    from resnets.artifacts.found_runs import FoundRun, FoundRuns
-    from resnets.paper.core.experiment import Budget, Experiment, Picture, PlannedRun, Row
-    from resnets.specs.run import TrainSpec
-
-    Precision = Literal["fp32", "bf16", "fp16"]
-
-
-_FULL_PX = 32
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Settings:
-    """How experiments are run here."""
-
-    budget: Budget = "check"
-    """How much may be trained."""
-    seeds: tuple[int, ...] = ()
-    """Seeds of every run; empty takes those of the experiment."""
-    run_root: Path = Path("runs")
-    """Folder that receives run directories and pictures."""
-    roots: tuple[Path, ...] | None = None
-    """Folders in which finished runs are looked for besides; None is `default_roots()`."""
-    data_root: Path | None = None
-    """Where CIFAR is, or is downloaded to."""
-    machine: Machine | None = None
-    """Device, threads and other facts that do not change a result."""
-    precision: Precision | None = None
-    """Arithmetic of the runs that are trained; None is the recipe's. A finished run of any precision is read."""
-    command: str = "resnets reproduce"
-    """What to type to go on after an interruption."""
-    quiet: bool = False
-    """Show no progress."""
-    say: Callable[[str], None] = field(default=lambda line: None)
-    """Told about every run that is trained."""
+    from resnets.artifacts.found_runs import FoundRun
+    from resnets.paper.core.experiment import Experiment, PlannedRun, Row
+    from resnets.paper.core.workshop import Settings
 
 
 def reproduce(name: str, settings: Settings) -> Outcome:
@@ -76,23 +39,23 @@ def reproduce(name: str, settings: Settings) -> Outcome:
 
 def reproduce_each(names: Iterable[str], settings: Settings) -> Iterator[Outcome]:
     """Yield what comes of several experiments; see `reproduce`. What cannot be had for one is not tried for the next."""
-    workshop = _Workshop(settings)
+    workshop = Workshop(settings)
     for name in map(canonical_name, names):
         yield _fill(name, experiment(name), workshop)
 
 
 def fill(name: str, planned: Experiment, settings: Settings) -> Outcome:
     """Return the outcome of an experiment; see `reproduce`."""
-    return _fill(name, planned, _Workshop(settings))
+    return _fill(name, planned, Workshop(settings))
 
 
-def _fill(name: str, planned: Experiment, workshop: _Workshop) -> Outcome:
+def _fill(name: str, planned: Experiment, workshop: Workshop) -> Outcome:
     started, trained_before = time.perf_counter(), workshop.trained
     settings = workshop.settings
     try:
         with listen(), images_below(settings.data_root):
             rows = tuple(_fill_row(row, workshop) for row in planned.rows_at(settings.budget))
-            pictures, notes = _draw(planned, workshop)
+            pictures, notes = draw_pictures(planned, workshop)
     except InterruptedRunError as interruption:
         if settings.command in str(interruption):
             raise
@@ -111,116 +74,7 @@ def _fill(name: str, planned: Experiment, workshop: _Workshop) -> Outcome:
     )
 
 
-class _Workshop:
-    """Finished runs, and the training of those that are missing; every failure is remembered, none is repeated."""
-
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
-        roots = default_roots() if settings.roots is None else settings.roots
-        self._roots = (settings.run_root, *roots)
-        self.found: FoundRuns = find_runs(self._roots)
-        self.trained = 0
-        self._failures: dict[str, str] = {}
-        self._absent: dict[str, str] = {}
-        """Why data could not be had, by their name: a failed download takes its time, and fails again."""
-
-    def run(self, spec: TrainSpec, *, train: bool, name: str = "") -> FoundRun | str:
-        """Return the finished run of a spec, trained now if allowed; or why there is none."""
-        found = self.found.finished(spec)
-        if found is not None:
-            return found
-        if not train:
-            return ""
-        key = spec_hash(spec)
-        if key not in self._failures:
-            self._failures[key] = self._train(spec, name)
-        return self.found.finished(spec) or self._failures[key]
-
-    def _train(self, spec: TrainSpec, name: str) -> str:
-        """Train a run; return why there may be none of it after that."""
-        from resnets import api
-
-        settings = self.settings
-        if settings.precision is not None:
-            spec = dataclasses.replace(spec, precision=settings.precision)
-        if isinstance(spec.dataset, ImageFolder):
-            return (
-                "needs ImageNet, which you supply: train its recipe with `resnets train`; finished runs are found in runs, "
-                "in results and in --run-root"
-            )
-        if (data := _data_name(spec)) in self._absent:
-            return self._absent[data]
-        started = self.found.started(spec)
-        directory = started or self._new_directory(spec)
-        # Maps of 8 x 8 pixels are too small to be divided: the threads would wait for each other.
-        small = isinstance(spec.dataset, Cifar) and spec.dataset.image_px < _FULL_PX
-        machine = settings.machine or Machine()
-        threads = one_thread() if small and not machine.threads else nullcontext()
-        settings.say(f"{name or spec.recipe}, seed {spec.seed}, {spec.steps:,} iterations: {directory}")
-        try:
-            with threads:
-                api.train(
-                    spec,
-                    data_root=settings.data_root,
-                    run=directory,
-                    machine=machine,
-                    command=settings.command,
-                    quiet=settings.quiet,
-                )
-        except DataError as error:
-            if settings.data_root is not None:
-                raise
-            self._absent[data] = f"the data are not here: {str(error).splitlines()[0]}"
-            return self._absent[data]
-        except RunError as error:
-            if started is None:
-                raise
-            # Most often another process trains there; the other rows need not wait for it.
-            return str(error).splitlines()[0]
-        except TrainingError as error:
-            return f"training ended: {str(error).splitlines()[0]}"
-        self.trained += 1
-        self.found = find_runs(self._roots)
-        return f"{directory} has ended, and its log has no final test that can be read"
-
-    def _new_directory(self, spec: TrainSpec) -> Path:
-        """Return the run directory of a run that is not begun yet, beside one of the same name that holds another.
-
-        Raises:
-            RunError: there can be no folder at the run root.
-        """
-        root = self.settings.run_root
-        try:
-            root.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise RunError(
-                f"--run-root {root} cannot be written: {error.strerror or error}. Choose another folder."
-            ) from error
-        directory = root / directory_name(spec)
-        taken = (directory / "config.json").exists()
-        return directory.with_name(f"{directory.name}-{spec_hash(spec)[:6]}") if taken else directory
-
-
-def _data_name(spec: TrainSpec) -> str:
-    """Return what runs share that need the same files."""
-    dataset = spec.dataset
-    return f"{type(dataset).__name__}{dataset.num_classes if isinstance(dataset, Cifar) else ''}"
-
-
-def directory_name(spec: TrainSpec) -> str:
-    """Return the name of a run's folder: that of `resnets train`, with a hash where the recipe was changed."""
-    plain = f"{spec.recipe.replace(':', '.')}-seed{spec.seed}"
-    try:
-        unchanged = spec_hash(dataclasses.replace(recipe(spec.recipe), seed=spec.seed)) == spec_hash(spec)
-    except SpecError:
-        unchanged = False
-    if unchanged:
-        return plain
-    identity = spec_hash(dataclasses.replace(spec, seed=0))[:6]
-    return f"{spec.recipe.replace(':', '.')}-{spec.steps}-{identity}-seed{spec.seed}"
-
-
-def _fill_row(row: Row, workshop: _Workshop) -> RowOutcome:
+def _fill_row(row: Row, workshop: Workshop) -> RowOutcome:
     match row.ours:
         case NotRun(reason=reason):
             return RowOutcome(row=row, reason=reason)
@@ -234,7 +88,7 @@ def _fill_row(row: Row, workshop: _Workshop) -> RowOutcome:
             return _fill_from_runs(row, row.ours, workshop)
 
 
-def _fill_from_runs(row: Row, ours: FromRuns, workshop: _Workshop) -> RowOutcome:
+def _fill_from_runs(row: Row, ours: FromRuns, workshop: Workshop) -> RowOutcome:
     settings = workshop.settings
     seeds = settings.seeds or ours.runs[0].seeds
     values: list[SeedValue] = []
@@ -262,7 +116,7 @@ def _fill_from_runs(row: Row, ours: FromRuns, workshop: _Workshop) -> RowOutcome
 
 
 def _runs_of_seed(
-    planned: tuple[PlannedRun, ...], seed: int, workshop: _Workshop, *, train: bool
+    planned: tuple[PlannedRun, ...], seed: int, workshop: Workshop, *, train: bool
 ) -> list[FoundRun] | str:
     """Return the finished runs of one seed, or why one of them is missing; the others are not trained then."""
     runs: list[FoundRun] = []
@@ -274,7 +128,7 @@ def _runs_of_seed(
     return runs
 
 
-def _how_to_run(row: Row, ours: FromRuns, seed: int, workshop: _Workshop) -> str:
+def _how_to_run(row: Row, ours: FromRuns, seed: int, workshop: Workshop) -> str:
     steps = max(plan.spec.steps for plan in ours.runs)
     begun = [workshop.found.unfinished(dataclasses.replace(plan.spec, seed=seed)) for plan in ours.runs]
     begun = [run for run in begun if run is not None]
@@ -287,7 +141,7 @@ def _how_to_run(row: Row, ours: FromRuns, seed: int, workshop: _Workshop) -> str
     return f"no finished run of {steps:,} iterations; --budget {row.budget} trains it"
 
 
-def _shortened_notes(rows: tuple[RowOutcome, ...], workshop: _Workshop) -> list[str]:
+def _shortened_notes(rows: tuple[RowOutcome, ...], workshop: Workshop) -> list[str]:
     """Return a line about each shortened run of a net whose full one is missing; it fills no row."""
     notes: dict[Path, str] = {}
     for outcome in rows:
@@ -301,51 +155,3 @@ def _shortened_notes(rows: tuple[RowOutcome, ...], workshop: _Workshop) -> list[
                     f"row): test error {error}, {run.path}"
                 )
     return list(notes.values())
-
-
-def _draw(planned: Experiment, workshop: _Workshop) -> tuple[tuple[Path, ...], list[str]]:
-    """Draw the pictures whose runs are there; return them, and a line about each that was not drawn."""
-    drawn: list[Path] = []
-    notes: list[str] = []
-    for picture in planned.pictures:
-        if picture.budget not in ("full", workshop.settings.budget):
-            continue
-        runs = {plan.name: run for plan in picture.runs if (run := _first_seed(plan, workshop)) is not None}
-        if not runs:
-            # Where something smaller was asked for, the paper's own figure is not missed.
-            if picture.budget == "full" and workshop.settings.budget in ("cpu", "gpu"):
-                continue
-            notes.append(f"{picture.name} is not drawn: none of its runs is there.")
-            continue
-        missing = [plan.name for plan in picture.runs if plan.name not in runs]
-        if missing:
-            notes.append(f"{picture.name} is drawn without {', '.join(missing)}: not trained yet.")
-        try:
-            drawn.append(_draw_picture(picture, runs, workshop.settings))
-        except (Unavailable, RunError) as reason:
-            notes.append(f"{picture.name} is not drawn: {str(reason).rstrip('.')}.")
-    return tuple(drawn), notes
-
-
-def _first_seed(plan: PlannedRun, workshop: _Workshop) -> FoundRun | None:
-    for seed in workshop.settings.seeds or plan.seeds:
-        run = workshop.run(dataclasses.replace(plan.spec, seed=seed), train=False)
-        if not isinstance(run, str):
-            return run
-    return None
-
-
-def _draw_picture(picture: Picture, runs: dict[str, FoundRun], settings: Settings) -> Path:
-    path = settings.run_root / f"{picture.name}.png"
-    try:
-        settings.run_root.mkdir(parents=True, exist_ok=True)
-        if picture.draw is not None:
-            picture.draw(runs, path, picture.title)
-        else:
-            from resnets.report.curves import curves_from_metrics, draw_error_curves
-
-            curves = [curve for name, run in runs.items() for curve in curves_from_metrics(run.path, name)]
-            draw_error_curves(curves, path, title=picture.title)
-    except OSError as error:
-        raise RunError(f"{path} cannot be written: {error.strerror or error}.") from error
-    return path

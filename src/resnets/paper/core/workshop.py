@@ -1,0 +1,172 @@
+"""The runs behind an experiment: those that are there are found, those that are missing are trained."""
+
+from __future__ import annotations
+
+import dataclasses
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from resnets.artifacts.found_runs import default_roots, find_runs
+from resnets.paper.core.threads import one_thread
+from resnets.recipes.find import recipe
+from resnets.specs.data import Cifar, ImageFolder
+from resnets.specs.errors import DataError, RunError, SpecError, TrainingError
+from resnets.specs.io import spec_hash
+from resnets.specs.run import Machine
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Literal
+
+    from resnets.artifacts.found_runs import FoundRun, FoundRuns
+    from resnets.paper.core.experiment import Budget, PlannedRun
+    from resnets.specs.run import TrainSpec
+
+    Precision = Literal["fp32", "bf16", "fp16"]
+
+_FULL_PX = 32
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Settings:
+    """How experiments are run here."""
+
+    budget: Budget = "check"
+    """How much may be trained."""
+    seeds: tuple[int, ...] = ()
+    """Seeds of every run; empty takes those of the experiment."""
+    run_root: Path = Path("runs")
+    """Folder that receives run directories and pictures."""
+    roots: tuple[Path, ...] | None = None
+    """Folders in which finished runs are looked for besides; None is `default_roots()`."""
+    data_root: Path | None = None
+    """Where CIFAR is, or is downloaded to."""
+    machine: Machine | None = None
+    """Device, threads and other facts that do not change a result."""
+    precision: Precision | None = None
+    """Arithmetic of the runs that are trained; None is the recipe's. A finished run of any precision is read."""
+    command: str = "resnets reproduce"
+    """What to type to go on after an interruption."""
+    quiet: bool = False
+    """Show no progress."""
+    say: Callable[[str], None] = field(default=lambda line: None)
+    """Told about every run that is trained."""
+
+
+class Workshop:
+    """Finished runs, and the training of those that are missing; every failure is remembered, none is repeated."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        roots = default_roots() if settings.roots is None else settings.roots
+        self._roots = (settings.run_root, *roots)
+        self.found: FoundRuns = find_runs(self._roots)
+        self.trained = 0
+        self._failures: dict[str, str] = {}
+        self._absent: dict[str, str] = {}
+        """Why data could not be had, by their name: a failed download takes its time, and fails again."""
+
+    def run(self, spec: TrainSpec, *, train: bool, name: str = "") -> FoundRun | str:
+        """Return the finished run of a spec, trained now if allowed; or why there is none."""
+        found = self.found.finished(spec)
+        if found is not None:
+            return found
+        if not train:
+            return ""
+        key = spec_hash(spec)
+        if key not in self._failures:
+            self._failures[key] = self._train(spec, name)
+        return self.found.finished(spec) or self._failures[key]
+
+    def first_seed(self, plan: PlannedRun) -> FoundRun | None:
+        """Return the finished run of a plan with its first seed that has one; None if none has."""
+        for seed in self.settings.seeds or plan.seeds:
+            run = self.run(dataclasses.replace(plan.spec, seed=seed), train=False)
+            if not isinstance(run, str):
+                return run
+        return None
+
+    def _train(self, spec: TrainSpec, name: str) -> str:
+        """Train a run; return why there may be none of it after that."""
+        from resnets import api
+
+        settings = self.settings
+        if settings.precision is not None:
+            spec = dataclasses.replace(spec, precision=settings.precision)
+        if isinstance(spec.dataset, ImageFolder):
+            return (
+                "needs ImageNet, which you supply: train its recipe with `resnets train`; finished runs are found in runs, "
+                "in results and in --run-root"
+            )
+        if (data := _data_name(spec)) in self._absent:
+            return self._absent[data]
+        started = self.found.started(spec)
+        directory = started or self._new_directory(spec)
+        # Maps of 8 x 8 pixels are too small to be divided: the threads would wait for each other.
+        small = isinstance(spec.dataset, Cifar) and spec.dataset.image_px < _FULL_PX
+        machine = settings.machine or Machine()
+        threads = one_thread() if small and not machine.threads else nullcontext()
+        settings.say(f"{name or spec.recipe}, seed {spec.seed}, {spec.steps:,} iterations: {directory}")
+        try:
+            with threads:
+                api.train(
+                    spec,
+                    data_root=settings.data_root,
+                    run=directory,
+                    machine=machine,
+                    command=settings.command,
+                    quiet=settings.quiet,
+                )
+        except DataError as error:
+            if settings.data_root is not None:
+                raise
+            self._absent[data] = f"the data are not here: {str(error).splitlines()[0]}"
+            return self._absent[data]
+        except RunError as error:
+            if started is None:
+                raise
+            # Most often another process trains there; the other rows need not wait for it.
+            return str(error).splitlines()[0]
+        except TrainingError as error:
+            return f"training ended: {str(error).splitlines()[0]}"
+        self.trained += 1
+        self.found = find_runs(self._roots)
+        return f"{directory} has ended, and its log has no final test that can be read"
+
+    def _new_directory(self, spec: TrainSpec) -> Path:
+        """Return the run directory of a run that is not begun yet, beside one of the same name that holds another.
+
+        Raises:
+            RunError: there can be no folder at the run root.
+        """
+        root = self.settings.run_root
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(
+                f"--run-root {root} cannot be written: {error.strerror or error}. Choose another folder."
+            ) from error
+        directory = root / directory_name(spec)
+        taken = (directory / "config.json").exists()
+        return directory.with_name(f"{directory.name}-{spec_hash(spec)[:6]}") if taken else directory
+
+
+def _data_name(spec: TrainSpec) -> str:
+    """Return what runs share that need the same files."""
+    dataset = spec.dataset
+    return f"{type(dataset).__name__}{dataset.num_classes if isinstance(dataset, Cifar) else ''}"
+
+
+def directory_name(spec: TrainSpec) -> str:
+    """Return the name of a run's folder: that of `resnets train`, with a hash where the recipe was changed."""
+    plain = f"{spec.recipe.replace(':', '.')}-seed{spec.seed}"
+    try:
+        unchanged = spec_hash(dataclasses.replace(recipe(spec.recipe), seed=spec.seed)) == spec_hash(spec)
+    except SpecError:
+        unchanged = False
+    if unchanged:
+        return plain
+    identity = spec_hash(dataclasses.replace(spec, seed=0))[:6]
+    return f"{spec.recipe.replace(':', '.')}-{spec.steps}-{identity}-seed{spec.seed}"
