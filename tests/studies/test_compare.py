@@ -19,7 +19,7 @@ from resnets.specs.errors import ModelError, RunError, TrainingError, UserError
 from resnets.specs.optim import Cosine
 from resnets.specs.run import Machine
 from resnets.studies import compare as study
-from resnets.studies.comparison import differing_fields, warnings
+from resnets.studies.differing import differing_fields, warnings
 
 CPU = Machine(device="cpu", threads=1, keep_checkpoints=1)
 

@@ -208,7 +208,7 @@ def _without_weights(arguments: list[str]) -> tuple[list[str], list[str]]:
 
 
 def _print_config(a: TrainSpec, b: TrainSpec) -> None:
-    from resnets.studies.comparison import differing_fields
+    from resnets.studies.differing import differing_fields
 
     document = {"a": io.to_json(a), "b": io.to_json(b), "differing": differing_fields(a, b)}
     print(json.dumps(document, indent=2))

@@ -52,7 +52,7 @@ def _filled(text: str, indent: str = "") -> str:
 
 
 def _opening(comparison: Comparison) -> list[str]:
-    from resnets.studies.comparison import warnings
+    from resnets.studies.differing import warnings
 
     lines = [_filled(f"{side.upper()}  {spec.recipe}") for side, spec in comparison.specs.items()]
     if comparison.differing:

@@ -29,8 +29,10 @@ from resnets.specs.data import Cifar
 from resnets.specs.errors import InterruptedRunError, RunError, SpecError, TrainingError, UserError
 from resnets.specs.run import Machine, TrainSpec, shorten
 from resnets.specs.visible import visible
-from resnets.studies.comparison import Comparison, Outcome, differing_fields, read_outcome, warnings
+from resnets.studies.comparison import Comparison
+from resnets.studies.differing import differing_fields, warnings
 from resnets.studies.model_cost import model_cost
+from resnets.studies.outcome import Outcome, read_outcome
 from resnets.studies.study_folder import StudyFolder
 
 if TYPE_CHECKING:

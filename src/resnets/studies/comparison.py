@@ -6,23 +6,17 @@ import statistics
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from resnets.artifacts.model_folder import read_config, read_field
-from resnets.artifacts.run_log import number, read_run_log
 from resnets.metrics.paired import PairedDifference, paired_difference, pairs_to_detect
-from resnets.report.curves import curves_of_log
 from resnets.specs import io
-from resnets.specs.errors import ModelError, RunError
-from resnets.specs.preprocess import Preprocess
+from resnets.studies.differing import differing_fields, warnings
 from resnets.studies.sentence import sentences
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from resnets.report.curves import Curve
-    from resnets.specs.model import ModelSpec
     from resnets.specs.run import TrainSpec
     from resnets.studies.model_cost import ModelCost
-    from resnets.tasks.classify.train import TrainedRun
+    from resnets.studies.outcome import Outcome
 
 CONFIDENCE = 0.95
 POWER = 0.8
@@ -30,119 +24,6 @@ METHOD = (
     "Student's t interval of the mean of the paired differences, one pair a seed: mean -+ t(n - 1) * s / sqrt(n). It is "
     "about seeds (weights, order and augmentation), on the same test images."
 )
-LAST_SHARE = 0.1
-"""Part of the run, at its end, that the training error is averaged over."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Outcome:
-    """One finished run."""
-
-    path: Path
-    top1_error: float
-    """Of the final weights, in percent."""
-    images: int
-    """Images that is over."""
-    split: str
-    """Split of these images."""
-    skipped: int
-    """Images of the split that could not be read."""
-    train_error: float | None
-    """Mean over the last tenth of the run, in percent, as it was logged: augmented images, weights in motion."""
-    images_per_second: float | None
-    """Median over the log."""
-    seconds: float | None
-    """Wall time of the run, with its evaluations; None where a part was not timed."""
-    fingerprint: str
-    """Digest of the images."""
-    curves: tuple[Curve, ...]
-    """Its errors over the run."""
-    model: ModelSpec
-    """The net, with the classes and channels of the data."""
-    side_px: int
-    """Side of the images that the net sees."""
-
-
-def read_outcome(trained: TrainedRun, *, label: str, seconds: float | None) -> Outcome:
-    """Return how a run ended.
-
-    Raises:
-        UserError: a file of the run is damaged.
-    """
-    config = trained.path / "model" / "config.json"
-    error, images = number(trained.metrics.get("top1_error")), number(trained.metrics.get("images"))
-    split, skipped = trained.metrics.get("split"), trained.metrics.get("skipped")
-    if error is None or not 0 <= error <= 100 or not images or not isinstance(split, str):
-        raise ModelError(f"{config} lacks or garbles the errors of the run. {_AGAIN.format(trained.path)}")
-    log = read_run_log(trained.path / "metrics.jsonl")
-    curves = tuple(curves_of_log(log, label))
-    if not curves:
-        raise RunError(f"{trained.path / 'metrics.jsonl'} holds no errors. {_AGAIN.format(trained.path)}")
-    last = [
-        point.top1_error
-        for point in log.training
-        if point.top1_error is not None and point.step > (1 - LAST_SHARE) * log.last_step
-    ]
-    rates = [point.images_per_second for point in log.training if point.images_per_second]
-    stored = read_config(config)
-    fingerprint = stored.get("dataset_fingerprint")
-    preprocess = read_field(stored, "preprocess", Preprocess, config)
-    return Outcome(
-        path=trained.path,
-        top1_error=error,
-        images=int(images),
-        split=split,
-        skipped=len(skipped) if isinstance(skipped, list) else 0,
-        train_error=statistics.fmean(last) if last else None,
-        images_per_second=statistics.median(rates) if rates else None,
-        seconds=seconds,
-        fingerprint=fingerprint if isinstance(fingerprint, str) else "",
-        curves=curves,
-        model=trained.spec.model,
-        side_px=preprocess.crop_px,
-    )
-
-
-_AGAIN = "Delete {} and give the same command: this run alone is trained again."
-
-
-def differing_fields(a: TrainSpec, b: TrainSpec) -> list[str]:
-    """Return one line a field in which two specs differ, label and seed left out: `path: A's -> B's`.
-
-    Specs of different classes are one field: they have no fields in common that would say more.
-    """
-    ours, theirs = (
-        {name: value for name, value in io.to_json(spec).items() if name not in ("recipe", "seed")} for spec in (a, b)
-    )
-    return io.differences(*_with_whole_kinds(ours, theirs))
-
-
-def _with_whole_kinds(ours: Any, theirs: Any) -> tuple[Any, Any]:
-    """Return two JSON values in which specs of different kinds are texts, such as `Cosine(final_share=0.1)`."""
-    if not (isinstance(ours, dict) and isinstance(theirs, dict)):
-        return ours, theirs
-    if ours.get("kind") != theirs.get("kind"):
-        return _as_text(ours, theirs), _as_text(theirs, ours)
-    pairs = {name: _with_whole_kinds(ours[name], theirs.get(name)) for name in ours}
-    return {name: pair[0] for name, pair in pairs.items()}, {name: pair[1] for name, pair in pairs.items()}
-
-
-def _as_text(spec: dict[str, Any], other: dict[str, Any]) -> str:
-    """Return the kind of a spec with the fields that the other has not, or has otherwise; dots where they are many."""
-    fields = ", ".join(f"{name}={value}" for name, value in spec.items() if value != other.get(name) and name != "kind")
-    return f"{spec.get('kind')}({fields if len(fields) <= _LONGEST_FIELDS else '...'})"
-
-
-_LONGEST_FIELDS = 60
-
-
-def warnings(differing: list[str]) -> list[str]:
-    """Return what to say of two specs before they are compared: nothing where they differ in one field."""
-    if not differing:
-        return ["Nothing differs between A and B: their runs are repetitions, and no difference means anything."]
-    if len(differing) > 1:
-        return [f"{len(differing)} fields differ: a difference in error cannot be put down to one of them."]
-    return []
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

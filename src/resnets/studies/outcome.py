@@ -1,0 +1,94 @@
+"""How a finished run of a comparison ended: its errors, its speed, and the net it is about."""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from resnets.artifacts.model_folder import read_config, read_field
+from resnets.artifacts.run_log import number, read_run_log
+from resnets.report.curves import curves_of_log
+from resnets.specs.errors import ModelError, RunError
+from resnets.specs.preprocess import Preprocess
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from resnets.report.curves import Curve
+    from resnets.specs.model import ModelSpec
+    from resnets.tasks.classify.train import TrainedRun
+
+LAST_SHARE = 0.1
+"""Part of the run, at its end, that the training error is averaged over."""
+
+_AGAIN = "Delete {} and give the same command: this run alone is trained again."
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """One finished run."""
+
+    path: Path
+    top1_error: float
+    """Of the final weights, in percent."""
+    images: int
+    """Images that is over."""
+    split: str
+    """Split of these images."""
+    skipped: int
+    """Images of the split that could not be read."""
+    train_error: float | None
+    """Mean over the last tenth of the run, in percent, as it was logged: augmented images, weights in motion."""
+    images_per_second: float | None
+    """Median over the log."""
+    seconds: float | None
+    """Wall time of the run, with its evaluations; None where a part was not timed."""
+    fingerprint: str
+    """Digest of the images."""
+    curves: tuple[Curve, ...]
+    """Its errors over the run."""
+    model: ModelSpec
+    """The net, with the classes and channels of the data."""
+    side_px: int
+    """Side of the images that the net sees."""
+
+
+def read_outcome(trained: TrainedRun, *, label: str, seconds: float | None) -> Outcome:
+    """Return how a run ended.
+
+    Raises:
+        UserError: a file of the run is damaged.
+    """
+    config = trained.path / "model" / "config.json"
+    error, images = number(trained.metrics.get("top1_error")), number(trained.metrics.get("images"))
+    split, skipped = trained.metrics.get("split"), trained.metrics.get("skipped")
+    if error is None or not 0 <= error <= 100 or not images or not isinstance(split, str):
+        raise ModelError(f"{config} lacks or garbles the errors of the run. {_AGAIN.format(trained.path)}")
+    log = read_run_log(trained.path / "metrics.jsonl")
+    curves = tuple(curves_of_log(log, label))
+    if not curves:
+        raise RunError(f"{trained.path / 'metrics.jsonl'} holds no errors. {_AGAIN.format(trained.path)}")
+    last = [
+        point.top1_error
+        for point in log.training
+        if point.top1_error is not None and point.step > (1 - LAST_SHARE) * log.last_step
+    ]
+    rates = [point.images_per_second for point in log.training if point.images_per_second]
+    stored = read_config(config)
+    fingerprint = stored.get("dataset_fingerprint")
+    preprocess = read_field(stored, "preprocess", Preprocess, config)
+    return Outcome(
+        path=trained.path,
+        top1_error=error,
+        images=int(images),
+        split=split,
+        skipped=len(skipped) if isinstance(skipped, list) else 0,
+        train_error=statistics.fmean(last) if last else None,
+        images_per_second=statistics.median(rates) if rates else None,
+        seconds=seconds,
+        fingerprint=fingerprint if isinstance(fingerprint, str) else "",
+        curves=curves,
+        model=trained.spec.model,
+        side_px=preprocess.crop_px,
+    )
