@@ -242,6 +242,30 @@ def test_damaged_runs_are_named_with_what_to_do(copied):
         run_study(copied)
 
 
+@pytest.mark.parametrize(
+    ("entry", "words"),
+    [
+        ({"seconds": "12 s"}, "seconds is '12 s'"),
+        ({"seconds": None}, "seconds is None"),
+        ({"seconds": True}, "seconds is True"),
+        ({"seconds": -1}, "seconds is -1"),
+        ({"seconds": float("nan")}, "seconds is nan"),
+        ({"seconds": 10**400}, "seconds is 1000"),
+        ({}, "lacks seconds"),
+        ("12 s", "is '12 s'"),
+    ],
+)
+def test_times_that_were_edited_by_hand_into_something_else_are_refused_in_a_line(copied, entry, words):
+    shutil.rmtree(copied / "b-seed0" / "model")  # a run to go on with
+    document = json.loads((copied / "study.json").read_text())
+    document["runs"]["b-seed0"] = entry
+    (copied / "study.json").write_text(json.dumps(document))
+    with pytest.raises(RunError, match=r"study\.json is damaged: b-seed0 ") as refused:
+        run_study(copied)
+    assert words in str(refused.value)
+    assert len(str(refused.value).splitlines()) == 1
+
+
 def test_a_run_of_another_spec_in_its_place_is_refused(copied):
     for name in ("a-seed0", "a-seed1"):
         shutil.move(copied / name, copied / f"{name}.aside")

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from resnets.artifacts.run_directory import RunDirectory, write_json
+from resnets.artifacts.run_log import number
 from resnets.specs import io
 from resnets.specs.errors import RunError
 
@@ -77,10 +78,9 @@ class StudyFolder:
     def seconds(self, side: str, seed: int) -> float | None:
         """Return the seconds that a run has taken, over all its starts; None where one of them was not timed."""
         entry = self._times().get(self.run(side, seed).name)
-        if not isinstance(entry, dict) or entry.get("untimed") or entry.get("open"):
+        if entry is None or entry.get("untimed") or entry.get("open"):
             return None
-        seconds = entry.get("seconds")
-        return float(seconds) if isinstance(seconds, int | float) else None
+        return float(entry["seconds"])
 
     @contextmanager
     def timed(self, side: str, seed: int) -> Iterator[None]:
@@ -96,9 +96,8 @@ class StudyFolder:
         if run.is_finished:
             yield
             return
-        saved = self._times().get(run.path.name)
-        entry = saved if isinstance(saved, dict) else {"seconds": 0.0, "untimed": run.path.exists()}
-        entry = {"seconds": entry.get("seconds", 0.0), "untimed": bool(entry.get("untimed") or entry.get("open"))}
+        entry = self._times().get(run.path.name) or {"seconds": 0.0, "untimed": run.path.exists()}
+        entry = {"seconds": entry["seconds"], "untimed": bool(entry.get("untimed") or entry.get("open"))}
         if run.path.is_dir():
             self._write(run.path.name, entry | {"open": True})
         started = time.perf_counter()
@@ -109,7 +108,7 @@ class StudyFolder:
                 entry["seconds"] = round(entry["seconds"] + time.perf_counter() - started, 2)
                 self._write(run.path.name, entry | {"open": False})
 
-    def _times(self) -> dict[str, Any]:
+    def _times(self) -> dict[str, dict[str, Any]]:
         saved = self._read()
         return {} if saved is None else saved["runs"]
 
@@ -147,7 +146,25 @@ class StudyFolder:
                 f"{self.study} is damaged, or of another version. Without it the runs beside it are kept: delete the file "
                 "and give the same command."
             )
+        for name, entry in document["runs"].items():
+            if obstacle := _obstacle(entry):
+                raise RunError(
+                    f"{self.study} is damaged: {name} {obstacle}. Put it right, or delete the file: the runs beside it are "
+                    "kept, and only their times are lost."
+                )
         return document
+
+
+def _obstacle(entry: Any) -> str:
+    """Return what is wrong with what `study.json` says of a run's time; empty where nothing is."""
+    if not isinstance(entry, dict):
+        return f"is {io.shown(entry)}, and not an object with seconds"
+    if "seconds" not in entry:
+        return "lacks seconds"
+    seconds = number(entry["seconds"])
+    if seconds is None or seconds < 0:
+        return f"has a time whose seconds is {io.shown(entry['seconds'])}; it is a number of 0 or more"
+    return ""
 
 
 def _identity(spec: TrainSpec) -> dict[str, Any]:
