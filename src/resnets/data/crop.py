@@ -1,56 +1,101 @@
 """A random crop of an encoded image, resized to the model's size."""
 
 import math
+from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float64
+import torch
+from jaxtyping import Float64, UInt8
 from PIL import Image
 
-from resnets.data.augment import area_crop_box, area_crop_decode_px, scale_crop_box, scale_crop_px
-from resnets.data.decode import Source, read_image
+from resnets.data.augment import area_crop_box, scale_crop_box, scale_crop_px
+from resnets.data.decode import Source
 from resnets.data.preprocess import FILTERS, Preprocessor
+from resnets.data.window import EncodedImage, Window, open_encoded
 from resnets.specs.data import AreaCrop, ScaleCrop
 
-# Pillow keeps the corners of a box in 32 bits; below this side they are good to 1/128 of a pixel.
-_EXACT_SIDE = 2**16
+# Pillow keeps the corners of a box in 32 bits, so a box is given relative to the pixels around it.
+_FILTER_REACH = 2
+"""No filter reaches further than two pixels of the resized image."""
+
+
+class Crop(NamedTuple):
+    """What is decoded of an image, and which part of that becomes the crop."""
+
+    window: Window
+    box: tuple[float, float, float, float]
+    """Left, top, right and bottom in pixels of the window and fractions of them, half-open."""
 
 
 def read_crop(
     source: Source, augment: AreaCrop | ScaleCrop, preprocessor: Preprocessor, uniforms: Float64[np.ndarray, " draws"]
-) -> Image.Image:
-    """Return a random crop of the image in `source`, upright and resized to the model's size, in mode "RGB" or "L".
+) -> UInt8[np.ndarray, "side side *rgb"]:
+    """Return a random crop of the image in `source`, upright, resized to the model's size: RGB, or (side, side) of gray.
 
-    Of an image that is resized and then cropped, only the crop is computed: the filter sees the same pixels around
-    it, so the result is the same. A JPEG more than twice as large as needed is decoded at a smaller size.
+    Of an image that is resized and then cropped (`ScaleCrop`), only the crop is computed: the filter sees the same
+    pixels around it, so the result is the same. An `AreaCrop` is rounded to whole pixels, as torchvision's are. A JPEG
+    more than twice as large as needed is decoded at a smaller size, and not further down than the crop goes.
 
     Raises:
-        ImageError: The image cannot be read.
+        ImageError: the image cannot be read.
     """
     side = preprocessor.spec.crop_px
-    if isinstance(augment, ScaleCrop):
-        at_least_px = scale_crop_px(augment, float(uniforms[0]))
-    else:
-        at_least_px = area_crop_decode_px(augment, side, uniforms)
-    image = read_image(source, color=preprocessor.decode_color, at_least_px=at_least_px)
-    if isinstance(augment, ScaleCrop):
-        box = scale_crop_box(augment, image.width, image.height, side, uniforms)
-    else:
-        box = area_crop_box(augment, image.width, image.height, uniforms)
-    if max(image.size) > _EXACT_SIDE:
-        image, box = _around(image, box)
+    with open_encoded(source, color=preprocessor.decode_color) as image:
+        crop = place_crop(image, augment, side, uniforms)
+        pixels = image.pixels(crop.window)
+    if isinstance(augment, AreaCrop):
+        return _resized(pixels, side, preprocessor)
     # The gap averages whole blocks of pixels first where the image is several times too large.
-    return image.resize((side, side), FILTERS[preprocessor.spec.interpolation], box=box, reducing_gap=2.0)
+    resized = Image.fromarray(pixels).resize(
+        (side, side), FILTERS[preprocessor.spec.interpolation], box=crop.box, reducing_gap=2.0
+    )
+    return np.asarray(resized)
 
 
-def _around(
-    image: Image.Image, box: tuple[float, float, float, float]
-) -> tuple[Image.Image, tuple[float, float, float, float]]:
-    """Return the part of a very long image that resizing `box` looks at, and where the box is in it."""
+def place_crop(
+    image: EncodedImage, augment: AreaCrop | ScaleCrop, side: int, uniforms: Float64[np.ndarray, " draws"]
+) -> Crop:
+    """Return where `read_crop` crops an image, and at which size it is decoded.
+
+    Args:
+        image: of which the size is known.
+        augment: how crops are drawn.
+        side: of the resized crop, in pixels.
+        uniforms: AREA_CROP_DRAWS or SCALE_CROP_DRAWS numbers but the last, which is for mirroring.
+    """
+    if isinstance(augment, ScaleCrop):
+        needed, given = scale_crop_px(augment, float(uniforms[0])), float(min(image.width, image.height))
+    else:
+        left, top, right, bottom = area_crop_box(augment, image.width, image.height, uniforms)
+        needed, given = side, min(right - left, bottom - top)
+    divisor = next(divisor for divisor in image.divisors if given >= divisor * needed or divisor == 1)
+    width, height = -(-image.width // divisor), -(-image.height // divisor)
+    if isinstance(augment, ScaleCrop):
+        return _around(scale_crop_box(augment, width, height, side, uniforms), width, height, divisor)
+    left, top, right, bottom = area_crop_box(augment, width, height, uniforms)
+    first = min(round(left), width - 1), min(round(top), height - 1)
+    last = max(first[0] + 1, round(right)), max(first[1] + 1, round(bottom))
+    return Crop(Window(divisor, *first, *last), (0.0, 0.0, float(last[0] - first[0]), float(last[1] - first[1])))
+
+
+def _around(box: tuple[float, float, float, float], width: int, height: int, divisor: int) -> Crop:
+    """Return the part of an image that resizing `box` looks at, and where the box is in it."""
     left, top, right, bottom = box
-    # No filter reaches further than two pixels of the resized image, which are at most as large as the box.
-    across, down = 2 * math.ceil(right - left) + 2, 2 * math.ceil(bottom - top) + 2
+    # A pixel of the resized image is at most as large as the box.
+    across, down = (_FILTER_REACH * math.ceil(side) + 2 for side in (right - left, bottom - top))
     first = max(0, math.floor(left) - across), max(0, math.floor(top) - down)
-    last = min(image.width, math.ceil(right) + across), min(image.height, math.ceil(bottom) + down)
-    part = image.crop((*first, *last))
-    moved = left - first[0], top - first[1], right - first[0], bottom - first[1]
-    return part, (moved[0], moved[1], min(float(part.width), moved[2]), min(float(part.height), moved[3]))
+    last = min(width, math.ceil(right) + across), min(height, math.ceil(bottom) + down)
+    ends = min(float(last[0] - first[0]), right - first[0]), min(float(last[1] - first[1]), bottom - first[1])
+    return Crop(Window(divisor, *first, *last), (left - first[0], top - first[1], *ends))
+
+
+def _resized(
+    pixels: UInt8[np.ndarray, "h w *rgb"], side: int, preprocessor: Preprocessor
+) -> UInt8[np.ndarray, "side side *rgb"]:
+    """Return pixels resized, antialiased, by torch, which is three times as fast as Pillow."""
+    # A copy that is contiguous and can be written to; torch would make one, and warn.
+    image = torch.from_numpy(np.array(pixels, order="C").reshape(1, *pixels.shape[:2], -1)).permute(0, 3, 1, 2)
+    resized = torch.nn.functional.interpolate(
+        image, (side, side), mode=preprocessor.spec.interpolation, antialias=True, align_corners=False
+    )
+    return resized.permute(0, 2, 3, 1).numpy().reshape(side, side, *pixels.shape[2:])

@@ -19,6 +19,7 @@ from typing import IO, TYPE_CHECKING, Literal, TypeAlias, cast
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from resnets.data.raw_pixels import LARGEST_HEADER, RAW_MAGIC, raw_pixels, raw_shape
 from resnets.specs.errors import ImageError
 
 if TYPE_CHECKING:
@@ -57,7 +58,8 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 
-_SIDEWAYS = frozenset({5, 6, 7, 8})
+SIDEWAYS = frozenset({5, 6, 7, 8})
+"""EXIF orientations that exchange width and height."""
 
 
 def is_image_name(name: str) -> bool:
@@ -74,15 +76,22 @@ def read_image(
 ) -> Image.Image:
     """Return the image in `source` (a path, the content of a file, or a file), upright, in mode "RGB" or "L".
 
-    A width x height above `max_pixels` is refused from the header alone; Pillow's own limit holds as well.
+    The pixels of a `.npy` file (uint8, height x width x 3) are an image too. A width x height above `max_pixels` is
+    refused from the header alone; Pillow's own limit holds as well.
     `at_least_px` allows a JPEG to be decoded at 1/2, 1/4 or 1/8 of its size, as long as the shorter side keeps this
     many pixels: several times faster for large photographs, with slightly other pixels.
 
     Raises:
         ImageError: the file cannot be read. The message is the reason alone; the caller knows which file it was.
     """
-    with _opened(source) as file:
-        return _decode(file, color, max_pixels, at_least_px)
+    with opened(source) as file:
+        if magic(file) == RAW_MAGIC:
+            return to_color(Image.fromarray(raw_pixels(content_of(file), max_pixels=max_pixels)), color)
+        with image_errors(file, max_pixels):
+            image = open_image(file, max_pixels)
+            if at_least_px is not None:
+                image.draft(None, (at_least_px, at_least_px))
+            return load(image, color)
 
 
 def read_size(source: Source) -> tuple[int, int] | None:
@@ -91,16 +100,19 @@ def read_size(source: Source) -> tuple[int, int] | None:
     An orientation that a PNG states behind its pixels is not seen.
     """
     try:
-        with (
-            _opened(source) as file,
-            _pillow_warnings_ignored(),
-            Image.open(cast("IO[bytes]", file), formats=_available_formats()) as image,
-        ):
+        with opened(source) as file:
+            if magic(file) == RAW_MAGIC:
+                size = file.seek(0, io.SEEK_END)
+                file.seek(0)
+                height, width, _ = raw_shape(file.read(LARGEST_HEADER), size=size, max_pixels=MAX_PIXELS)
+                return width, height
+            with _pillow_warnings_ignored():
+                image = Image.open(cast("IO[bytes]", file), formats=_available_formats())
             # Pillow decodes the whole image in search of a PNG's tag, and turns TIFF itself.
             has_tag = image.format not in ("PNG", "TIFF") or "exif" in image.info
-            sideways = has_tag and _orientation(image) in _SIDEWAYS
+            sideways = has_tag and orientation_of(image) in SIDEWAYS
             return (image.height, image.width) if sideways else image.size
-    except Exception:  # as many as in `_decode`, where each becomes a reason
+    except Exception:  # as many as in `image_errors`, where each becomes a reason
         return None
 
 
@@ -128,7 +140,12 @@ def to_color(image: Image.Image, color: Literal["rgb", "gray"]) -> Image.Image:
 
 
 @contextlib.contextmanager
-def _opened(source: Source) -> Iterator[io.BufferedIOBase]:
+def opened(source: Source) -> Iterator[io.BufferedIOBase]:
+    """Open what holds an encoded image, and close it if it was a path.
+
+    Raises:
+        ImageError: the path is no regular file that may be read.
+    """
     if isinstance(source, bytes):
         yield io.BytesIO(source)
     elif isinstance(source, str | Path):
@@ -136,6 +153,32 @@ def _opened(source: Source) -> Iterator[io.BufferedIOBase]:
             yield file
     else:
         yield source
+
+
+def magic(file: io.BufferedIOBase) -> bytes:
+    """Return the first six bytes of a file, by which its format is known.
+
+    Raises:
+        ImageError: the file cannot be read.
+    """
+    try:
+        file.seek(0)
+        return file.read(6)
+    except OSError as error:
+        raise ImageError(f"the file cannot be read ({error})") from error
+
+
+def content_of(file: io.BufferedIOBase) -> bytes:
+    """Return the bytes of a file, of which no more are read than an image of `MAX_PIXELS` can need.
+
+    Raises:
+        ImageError: the file cannot be read.
+    """
+    try:
+        file.seek(0)
+        return file.read(3 * MAX_PIXELS + LARGEST_HEADER)
+    except OSError as error:
+        raise ImageError(f"the file cannot be read ({error})") from error
 
 
 def _opened_path(path: Path) -> io.BufferedReader:
@@ -151,23 +194,33 @@ def _opened_path(path: Path) -> io.BufferedReader:
         raise ImageError(f"the file cannot be opened ({error})") from error
 
 
-def _decode(
-    file: io.BufferedIOBase, color: Literal["rgb", "gray"], max_pixels: int, at_least_px: int | None
-) -> Image.Image:
+def open_image(file: io.BufferedIOBase, max_pixels: int) -> Image.Image:
+    """Return the image in `file`, of which the header is read. Raises as `image_errors` expects it."""
+    file.seek(0)
+    image = Image.open(cast("IO[bytes]", file), formats=_available_formats())
+    if image.width * image.height > max_pixels:
+        raise ImageError(too_large(f"{image.width} x {image.height}", max_pixels))
+    return image
+
+
+def load(image: Image.Image, color: Literal["rgb", "gray"]) -> Image.Image:
+    """Return an opened image decoded, upright, in mode "RGB" or "L". Raises as `image_errors` expects it."""
+    image.load()
+    return _upright(to_color(image, color), orientation_of(image))
+
+
+@contextlib.contextmanager
+def image_errors(file: io.BufferedIOBase, max_pixels: int) -> Iterator[None]:
+    """Turn what Pillow raises about an image into an `ImageError` that says why, and ignore its warnings."""
     try:
-        with _pillow_warnings_ignored(), Image.open(cast("IO[bytes]", file), formats=_available_formats()) as image:
-            if image.width * image.height > max_pixels:
-                raise ImageError(_too_large(f"{image.width} x {image.height}", max_pixels))
-            if at_least_px is not None:
-                image.draft(None, (at_least_px, at_least_px))
-            image.load()
-            return _upright(to_color(image, color), _orientation(image))
+        with _pillow_warnings_ignored():
+            yield
     except ImageError:
         raise
     except UnidentifiedImageError:
         raise ImageError(_unidentified(file)) from None
     except Image.DecompressionBombError:
-        raise ImageError(_too_large("its width x height", min(max_pixels, MAX_PIXELS))) from None
+        raise ImageError(too_large("its width x height", min(max_pixels, MAX_PIXELS))) from None
     # Pillow's readers answer damaged bytes with almost any exception: SyntaxError, struct.error, KeyError, …
     except Exception as error:
         if "truncated" in str(error).lower() or isinstance(error, EOFError):
@@ -181,7 +234,8 @@ def _available_formats() -> tuple[str, ...]:
     return tuple(name for name in _FORMATS if name in Image.OPEN)
 
 
-def _too_large(size: str, limit: int) -> str:
+def too_large(size: str, limit: int) -> str:
+    """Say that an image is too large."""
     return f"it is too large: {size} is above the limit of {limit / 1e6:.0f} million pixels"
 
 
@@ -197,7 +251,8 @@ def _unidentified(file: io.BufferedIOBase) -> str:
     return "it is not an image that can be read (JPEG, PNG, WebP, BMP, GIF, TIFF, PPM, …), or its header is damaged"
 
 
-def _orientation(image: Image.Image) -> int:
+def orientation_of(image: Image.Image) -> int:
+    """Return the EXIF orientation, 1 ... 8, of an opened image; 1 where it has none."""
     # Asked after load(): some formats keep the tag behind the pixels, and Pillow turns TIFF itself and drops the tag.
     try:
         return image.getexif().get(_ORIENTATION, 1)

@@ -72,7 +72,7 @@ class TrainingFiles(TorchDataset[DecodedBatch]):
         self._preprocessor = preprocessor
         self._augment = augment
         self._stream = stream
-        self._policy = ImagePolicy(policy or NoPolicy())
+        self._policy = None if policy is None or isinstance(policy, NoPolicy) else ImagePolicy(policy)
 
     def __getitem__(self, number: int) -> DecodedBatch:
         """Return the images of pass `number` that can be read."""
@@ -83,10 +83,12 @@ class TrainingFiles(TorchDataset[DecodedBatch]):
         seeds = random_words(self._stream.seed, positions, 1, POLICY_STREAM)[:, 0]
 
         def read(place: int, content: bytes) -> UInt8[np.ndarray, "height width channels"]:
-            image = read_crop(content, self._augment, self._preprocessor, draws[place, :-1])
+            pixels = read_crop(content, self._augment, self._preprocessor, draws[place, :-1])
             if flips[place]:
-                image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-            return self._preprocessor.arrange(np.asarray(self._policy(image, int(seeds[place]))))
+                pixels = pixels[:, ::-1]
+            if self._policy is not None:
+                pixels = np.asarray(self._policy(Image.fromarray(pixels), int(seeds[place])))
+            return self._preprocessor.arrange(pixels)
 
         return _decode(self._split, self._stream.indices(positions), self._preprocessor, read)
 
