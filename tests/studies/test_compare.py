@@ -4,11 +4,14 @@ import dataclasses
 import itertools
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
 
 import resnets
+from resnets.artifacts.found_runs import FoundRun, find_runs
+from resnets.artifacts.run_log import RunLog
 from resnets.data.batches import training_batches
 from resnets.data.open import open_dataset
 from resnets.data.preprocess import preprocess_for
@@ -16,10 +19,12 @@ from resnets.metrics.paired import paired_difference
 from resnets.models.build import build
 from resnets.specs.data import Cifar, Digits, ImageFolder, PadCrop
 from resnets.specs.errors import ModelError, RunError, TrainingError, UserError
+from resnets.specs.finetune import GivenWeights
 from resnets.specs.optim import Cosine
 from resnets.specs.run import Machine
 from resnets.studies import compare as study
 from resnets.studies.differing import differing_fields, warnings
+from resnets.studies.reuse import finished_elsewhere
 
 CPU = Machine(device="cpu", threads=1, keep_checkpoints=1)
 
@@ -32,7 +37,7 @@ A, B = short("digits.resnet8"), short("digits.plain8")
 
 
 def run_study(folder, a=A, b=B, **options):
-    return resnets.compare(a, b, run=folder, machine=CPU, quiet=True, **{"seeds": 2, **options})
+    return resnets.compare(a, b, run=folder, machine=CPU, quiet=True, **{"seeds": 2, "reuse": False, **options})
 
 
 @pytest.fixture(scope="module")
@@ -147,6 +152,93 @@ def test_a_run_that_was_killed_is_trained_on_and_is_not_timed(copied):
     assert comparison.outcomes["a"][0].seconds is None
     assert comparison.outcomes["a"][1].seconds is not None
     assert comparison.document()["a"]["seconds"] == pytest.approx(comparison.outcomes["a"][1].seconds, abs=0.1)
+
+
+@pytest.fixture
+def elsewhere(done, tmp_path, monkeypatch):
+    """The finished study as one among other runs, where a new one begins; with the runs that are trained from here on."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(done[0], tmp_path / "runs" / "other")
+    trained = []
+    train = study.api.train
+    monkeypatch.setattr(
+        study.api, "train", lambda spec, **options: trained.append(options["run"]) or train(spec, **options)
+    )
+    return trained
+
+
+def test_runs_that_are_finished_elsewhere_are_taken_from_there(done, elsewhere, capsys):
+    wider = dataclasses.replace(B, label_smoothing=0.1)
+    comparison = resnets.compare(A, wider, seeds=2, run="runs/new", machine=CPU)
+    assert [str(path) for path in elsewhere] == ["runs/new/b-seed0", "runs/new/b-seed1"]
+    taken = comparison.outcomes["a"]
+    assert [str(outcome.path) for outcome in taken] == ["runs/other/a-seed0", "runs/other/a-seed1"]
+    assert [outcome.top1_error for outcome in taken] == [outcome.top1_error for outcome in done[1].outcomes["a"]]
+    assert capsys.readouterr().err.count("is the same run; it is taken from there") == 2
+    document = comparison.document()
+    assert [entry[side]["reused"] for entry in document["seeds"] for side in ("a", "b")] == [True, False] * 2
+    # Trained at another time, perhaps on another machine: no speed to compare with.
+    assert document["a"]["images_per_second"] is document["speed_ratio"] is document["time_ratio"] is None
+    assert document["b"]["images_per_second"] > 0
+    # The study is gone on with as any other, also after the other one is gone.
+    shutil.rmtree("runs/other")
+    again = run_study("runs/new", A, wider, reuse=True)
+    assert [path.name for path in elsewhere[2:]] == ["a-seed0", "b-seed0", "b-seed1", "a-seed1"]
+    assert again.tested == comparison.tested
+
+
+def test_a_study_may_consist_of_runs_from_elsewhere_and_be_given_again(done, elsewhere):
+    for _ in range(2):
+        assert run_study("runs/new", reuse=True).tested == done[1].tested
+    assert elsewhere == []
+    assert sorted(path.name for path in Path("runs/new").iterdir()) == ["compare.json", "compare.png", "study.json"]
+
+
+def test_a_study_that_is_to_train_everything_takes_nothing_from_elsewhere(elsewhere):
+    comparison = run_study("runs/new", seeds=1, reuse=False)
+    assert [path.name for path in elsewhere] == ["a-seed0", "b-seed0"]
+    assert not any(outcome.reused for side in comparison.outcomes.values() for outcome in side)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        dataclasses.replace(A, seed=2),
+        dataclasses.replace(A, precision="bf16"),
+        dataclasses.replace(A, evaluate_every_steps=2),
+    ],
+)
+def test_a_run_of_another_spec_never_stands_for_one(elsewhere, other):
+    found = find_runs([Path("runs")])
+    assert finished_elsewhere(A, found, Path("new")) is not None
+    assert finished_elsewhere(A, found, Path("runs/other")) is None
+    assert finished_elsewhere(other, found, Path("new")) is None
+
+
+def test_a_run_whose_spec_does_not_say_all_about_it_is_trained(tmp_path):
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Mine:
+        num_classes: int = 10
+        in_channels: int = 1
+
+    class Everything:
+        def exactly(self, spec):
+            return FoundRun(path=tmp_path / "run", spec=spec, log=RunLog())
+
+    assert finished_elsewhere(A, Everything(), tmp_path / "new") is not None
+    for other in (
+        dataclasses.replace(A, model=Mine()),  # whose code may have changed
+        dataclasses.replace(A, init=GivenWeights(source="model/")),
+        short("folder.scratch"),
+    ):
+        assert finished_elsewhere(other, Everything(), tmp_path / "new") is None
+
+
+def test_a_run_from_elsewhere_on_other_images_is_refused_with_what_to_do(elsewhere):
+    config = Path("runs/other/a-seed0/model/config.json")
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"dataset_fingerprint": "0" * 64}))
+    with pytest.raises(RunError, match=r"other images than .*Train both here: --no-reuse"):
+        run_study("runs/new", A, A, reuse=True)
 
 
 def test_a_study_killed_in_its_first_run_is_gone_on_with(copied):

@@ -109,6 +109,12 @@ class FoundRuns:
         runs = [run for run in self._runs(spec) if run.log.ended]
         return min(runs, key=lambda run: (run.spec.precision != spec.precision, not run.has_weights), default=None)
 
+    def exactly(self, spec: TrainSpec) -> FoundRun | None:
+        """Return a finished run of this very spec, precision and evaluations included, with its model folder; or None."""
+        wanted = spec_hash(spec)
+        runs = (run for run in self._runs(spec) if run.log.ended and run.has_weights)
+        return next((run for run in runs if spec_hash(run.spec) == wanted), None)
+
     def started(self, spec: TrainSpec) -> Path | None:
         """Return the directory of a run of exactly this spec that is not finished, the furthest one; None if none."""
         wanted = spec_hash(spec)

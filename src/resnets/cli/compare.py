@@ -24,7 +24,8 @@ Train two recipes with the same seeds, test them on the same images, and say wha
 seed's errors, the mean difference with its 95 % interval, and what a net of each costs. Both runs of a seed see the
 same images in the same order, so that one field can be changed and everything else stays as it is.
 
-The same command goes on after an interruption, and more --seeds add to runs that are there.
+The same command goes on after an interruption, and more --seeds add to runs that are there. A run of the very same
+spec that is finished in `runs` or `results`, another comparison's among them, is taken from there, and it says so.
 """
 RECIPES = """\
   A   such as digits.resnet20, or mypackage.module:function of your own
@@ -74,6 +75,7 @@ def main(arguments: list[str]) -> int:
         data=given.data,
         data_root=given.data_root,
         run=given.run,
+        reuse=not given.no_reuse,
         machine=flags.machine(given),
         command=shlex.join(["resnets", "compare", *arguments]),
         quiet=given.quiet,
@@ -96,6 +98,9 @@ def _parser() -> flags.Parser:
     group.add_argument("--seed", type=int, default=0, metavar="N", help="the first seed (default 0)")
     group.add_argument("--steps", type=int, metavar="N", help="shorten both to N steps, scaled to the same shape")
     group.add_argument("--run", metavar="DIR", help="folder of the runs and the result (default: runs/compare-A-vs-B)")
+    group.add_argument(
+        "--no-reuse", action="store_true", help="train every run here, also those that are finished in runs or results"
+    )
     group.add_argument("--print-config", action="store_true", help="print both runs as JSON, and stop")
     group.add_argument("--quiet", action="store_true", help="show no progress")
     flags.add_data(parser)

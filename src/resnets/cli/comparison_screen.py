@@ -119,6 +119,11 @@ def _notes(comparison: Comparison) -> list[str]:
         lengths = dict.fromkeys(f"{spec.steps:,} of the recipe's {spec.full_steps:,} steps" for _, spec in shortened)
         sides = " and ".join(side.upper() for side, _ in shortened)
         lines.append(f"{sides} shortened to {' and '.join(lengths)}; whole runs may differ in another way.")
+    if reused := sum(outcome.reused for outcome in outcomes):
+        lines.append(
+            f"{reused} of {len(outcomes)} runs were finished elsewhere before: taken from there, left out of speed and "
+            "time (--json has their folders; --no-reuse trains them)."
+        )
     if skipped := sum(outcome.skipped for outcome in outcomes):
         lines.append(f"{skipped} times an image could not be read; it is in no score (--json has them run by run).")
     return [_filled(line) for line in lines]

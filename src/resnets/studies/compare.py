@@ -5,7 +5,7 @@ them is the difference of the recipes, and what chance does with it. The runs of
 
     runs/compare-A-vs-B/
       study.json                     the two specs, and the seconds each run has taken
-      a-seed0/ b-seed0/ a-seed1/ ... run directories
+      a-seed0/ b-seed0/ a-seed1/ ... run directories; those that were finished elsewhere stay where they are
       compare.json compare.png       the result
 """
 
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from resnets import api
+from resnets.artifacts.found_runs import default_roots, find_runs
 from resnets.artifacts.run_directory import write_json
 from resnets.data.open import dataset_spec_for
 from resnets.engine.interruption import listen
@@ -33,10 +34,13 @@ from resnets.studies.comparison import Comparison
 from resnets.studies.differing import differing_fields, warnings
 from resnets.studies.model_cost import model_cost
 from resnets.studies.outcome import Outcome, read_outcome
+from resnets.studies.reuse import finished_elsewhere
 from resnets.studies.study_folder import StudyFolder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from resnets.artifacts.found_runs import FoundRun, FoundRuns
 
 SEEDS = 5
 # What decides which images are tested, and what counts as right, is the same for both; how they are shown need not be.
@@ -57,6 +61,7 @@ def compare(
     data: str | Path | None = None,
     data_root: str | Path | None = None,
     run: str | Path | None = None,
+    reuse: bool = True,
     machine: Machine | None = None,
     command: str = "call resnets.compare again with the same arguments",
     quiet: bool = False,
@@ -64,7 +69,8 @@ def compare(
     """Train both recipes once a seed, and return what the runs say about the difference between them.
 
     Runs that are finished are not trained again; so the same call goes on after an interruption, and a call with more
-    seeds adds to the study.
+    seeds adds to the study. That is so for runs of the very same spec in `runs` and `results` too, other studies among
+    them; not for images of a folder, weights to start from or code of your own, which a spec does not tell all about.
 
     Args:
         a: a spec, or the name of a recipe.
@@ -75,6 +81,7 @@ def compare(
         data_root: where CIFAR is.
         run: folder of the study; None is runs/compare-A-vs-B, with a suffix where the specs are no recipes as they
             are.
+        reuse: take finished runs from elsewhere; False trains every run in the folder of the study.
         machine: device, workers, threads and other facts that do not change the result.
         command: what to type to go on after an interruption.
         quiet: show no progress.
@@ -90,6 +97,7 @@ def compare(
     folder.check_same()
     study = _Study(
         folder=folder,
+        elsewhere=find_runs(default_roots() if reuse else ()),
         data=data,
         data_root=data_root,
         machine=machine or Machine(keep_checkpoints=1),
@@ -208,6 +216,8 @@ class _Study:
     """What every run of a study shares."""
 
     folder: StudyFolder
+    elsewhere: FoundRuns
+    """Runs that may be finished already."""
     data: str | Path | None
     data_root: str | Path | None
     machine: Machine
@@ -226,10 +236,15 @@ class _Study:
             TrainingError: it cannot go on.
         """
         run = self.folder.run(side, seed)
+        spec = dataclasses.replace(self.folder.specs[side], seed=seed)
+        if not run.exists() and (found := self._finished_elsewhere(spec)) is not None:
+            self.folder.begin()
+            self.say(f"trained before: {found.path} is the same run; it is taken from there, without its speed")
+            return read_outcome(found.path, found.spec.model, label=side.upper(), seconds=None, reused=True)
         try:
             with self.folder.timed(side, seed):
                 trained = api.train(
-                    dataclasses.replace(self.folder.specs[side], seed=seed),
+                    spec,
                     data=self.data,
                     data_root=self.data_root,
                     run=run,
@@ -243,7 +258,12 @@ class _Study:
             ) from error
         if trained.was_finished:
             self.say(f"already trained: {run}")
-        return read_outcome(trained, label=side.upper(), seconds=self.folder.seconds(side, seed))
+        return read_outcome(run, trained.spec.model, label=side.upper(), seconds=self.folder.seconds(side, seed))
+
+    def _finished_elsewhere(self, spec: TrainSpec) -> FoundRun | None:
+        if self.data is not None:
+            spec = dataclasses.replace(spec, dataset=dataset_spec_for(str(self.data), spec.dataset)[0])
+        return finished_elsewhere(spec, self.elsewhere, self.folder.path)
 
     def result(self, outcomes: dict[tuple[str, int], Outcome], seeds: range) -> Comparison:
         """Return the comparison, after writing it and its picture into the folder.
@@ -255,10 +275,12 @@ class _Study:
         first = per_side["a"][0]
         for outcome in (*per_side["a"], *per_side["b"]):
             if (outcome.fingerprint, outcome.split) != (first.fingerprint, first.split):
+                remedy = "Delete the one that is wrong, or choose another --run."
+                if first.reused or outcome.reused:
+                    remedy = "Train both here: --no-reuse."
                 raise RunError(
                     f"{outcome.path} was trained on other images than {first.path} (the data have changed in between, or "
-                    "--data is another): their errors do not compare. Delete the one that is wrong, or choose another "
-                    "--run."
+                    f"--data is another): their errors do not compare. {remedy}"
                 )
         comparison = Comparison(
             folder=self.folder.path,

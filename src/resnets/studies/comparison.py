@@ -98,6 +98,7 @@ class Comparison:
                             "skipped": outcome.skipped,
                             "images_per_second": outcome.images_per_second,
                             "seconds": outcome.seconds,
+                            "reused": outcome.reused,
                         }
                         for side, outcome in (("a", a), ("b", b))
                     },

@@ -112,13 +112,26 @@ class StudyFolder:
         saved = self._read()
         return {} if saved is None else saved["runs"]
 
+    def begin(self) -> None:
+        """Make the folder of a study whose runs may all lie elsewhere, unless it is there.
+
+        Raises:
+            RunError: the folder cannot be written.
+        """
+        if self._read() is None:
+            self._write_times({})
+
     def _write(self, name: str, entry: dict[str, Any]) -> None:
+        self._write_times(self._times() | {name: entry})
+
+    def _write_times(self, times: dict[str, dict[str, Any]]) -> None:
         document = {
             "format_version": FORMAT_VERSION,
             **{side: _identity(spec) for side, spec in self.specs.items()},
-            "runs": self._times() | {name: entry},
+            "runs": times,
         }
         try:
+            self.path.mkdir(parents=True, exist_ok=True)
             write_json(self.study, document)
         except OSError as error:
             raise RunError(f"{self.study} cannot be written: {error.strerror or error}.") from error

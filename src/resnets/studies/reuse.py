@@ -1,0 +1,40 @@
+"""Finished runs that lie elsewhere, which a comparison takes instead of training them again."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from resnets.specs import io
+from resnets.specs.data import Cifar, Digits
+from resnets.specs.finetune import GivenWeights
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from resnets.artifacts.found_runs import FoundRun, FoundRuns
+    from resnets.specs.run import TrainSpec
+
+
+def finished_elsewhere(spec: TrainSpec, found: FoundRuns, own: Path) -> FoundRun | None:
+    """Return a finished run that may stand for one of `spec`, outside of the folder `own`; None where there is none.
+
+    It has the very spec, and the spec says all: the images are digits or CIFAR, not whatever a folder held; the weights
+    are new, not those that lay at a path; and no part is code of the user's own, which may have changed since.
+    """
+    if not isinstance(spec.dataset, Digits | Cifar) or isinstance(spec.init, GivenWeights):
+        return None
+    if _has_own_code(io.to_json(spec)):
+        return None
+    run = found.exactly(spec)
+    return None if run is None or run.path.resolve().is_relative_to(own.resolve()) else run
+
+
+def _has_own_code(value: Any) -> bool:
+    """Return whether a spec in JSON has a part whose class lies outside of the package: `module:Class`."""
+    match value:
+        case {"kind": str(kind), **fields}:
+            return ":" in kind or any(map(_has_own_code, fields.values()))
+        case list():
+            return any(map(_has_own_code, value))
+        case _:
+            return False
