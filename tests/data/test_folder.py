@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from resnets.data.folder import open_folder
 from resnets.data.listing import listed
+from resnets.data.open import open_folder
 from resnets.specs.data import ImageFolder
 from resnets.specs.errors import DataError
 

@@ -18,7 +18,7 @@ from torchvision.models import ResNet50_Weights
 import resnets
 from resnets.artifacts.model_folder import StoredModel, save_model
 from resnets.cli.main import main
-from resnets.data.folder import open_folder, open_test_folder
+from resnets.data.open import open_folder, open_test_folder
 from resnets.data.preprocess import Preprocessor
 from resnets.engine.distributed import Distributed
 from resnets.engine.loop import EvaluationStopped

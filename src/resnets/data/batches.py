@@ -10,12 +10,13 @@ from jaxtyping import Int64
 from resnets.data.batch_augment import BatchAugment
 from resnets.data.color import PUBLISHED_AXES, PUBLISHED_EIGENVALUES, ColorAugment
 from resnets.data.loader import EvaluationFiles, FileBatches, TrainingFiles, decoded_batches, in_layout, to_device
-from resnets.data.order import BalancedOrder, TrainingStream
+from resnets.data.order import BalancedOrder, ShardOrder, TrainingStream
 from resnets.data.preprocess import Preprocessor
 from resnets.data.resident import ResidentBatches, model_pixels
+from resnets.data.shards import ShardFiles
 from resnets.data.splits import Batch, FileSplit, ResidentSplit, Split
 from resnets.data.statistics import Statistics
-from resnets.specs.data import AreaCrop, Color, PadCrop, ScaleCrop
+from resnets.specs.data import AreaCrop, Color, ImageFolder, PadCrop, ScaleCrop
 from resnets.specs.errors import SpecError
 from resnets.specs.run import TrainSpec
 
@@ -79,7 +80,7 @@ def training_batches(
         accumulation=spec.accumulation,
         rank=rank,
         world_size=world_size,
-        balanced=BalancedOrder(spec.seed, split.labels) if spec.finetune.balance == "sampling" else None,
+        order=_order(split, spec),
     )
     batch_augment = BatchAugment(stream, spec.erase_probability, spec.mix)
     match split, spec.augment:
@@ -104,6 +105,25 @@ def training_batches(
             raise SpecError(
                 "augment: images of a folder have different sizes; choose augment:area-crop or augment:scale-crop."
             )
+
+
+def _order(split: Split, spec: TrainSpec) -> BalancedOrder | ShardOrder | None:
+    together = spec.dataset.shuffle_shards if isinstance(spec.dataset, ImageFolder) else 0
+    if spec.finetune.balance == "sampling":
+        if together:
+            raise SpecError(
+                "dataset.shuffle_shards reads few shards at a time, and finetune.balance sampling draws from all of them; "
+                "set one of them to 0 or no."
+            )
+        return BalancedOrder(spec.seed, split.labels)
+    if not together:
+        return None
+    if not isinstance(split, FileSplit) or not isinstance(split.images, ShardFiles):
+        raise SpecError(
+            f"dataset.shuffle_shards is {together}, but these images are not in shards; set it to 0, or make shards with "
+            "`resnets prepare`."
+        )
+    return ShardOrder(spec.seed, split.images.shard, together)
 
 
 def _color_augment(color: Color, preprocessor: Preprocessor, statistics: Statistics | None) -> ColorAugment | None:

@@ -12,15 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from resnets.data.decode import is_image_name
-from resnets.data.listing import Files, Listing, divided, listed, normal, undivided
+from resnets.data.listing import Files, Listing, listed, normal
 from resnets.data.sources import FolderFiles, PackedNames
 from resnets.specs.errors import DataError, counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from resnets.data.splits import Dataset
-    from resnets.specs.data import ImageFolder
 
 SPLIT_FOLDERS = {"train": ("train",), "validation": ("val", "valid", "validation"), "test": ("test",)}
 
@@ -31,12 +29,13 @@ _QUIETLY_IGNORED = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})
 
 @dataclass(slots=True)
 class _Findings:
-    """What the walk comes across besides images, as paths relative to the root."""
+    """What the walk comes across besides images, as paths relative to the root; of folders, when they were modified."""
 
     hidden: list[str] = field(default_factory=list)
     no_images: list[str] = field(default_factory=list)
     other_folders: list[str] = field(default_factory=list)
     broken_links: list[str] = field(default_factory=list)
+    folders: dict[str, int] = field(default_factory=dict)
 
     def notes(self) -> list[str]:
         """Return one line for each kind that there is."""
@@ -49,24 +48,6 @@ class _Findings:
         return [f"{text}: {listed(names)}." for names, text in kinds if names]
 
 
-def open_folder(spec: ImageFolder, root: Path) -> Dataset:
-    """Return the images of a folder to train on; see `listing.divided`.
-
-    Raises:
-        DataError: the folder is missing or empty, or as for `listing.divided`.
-    """
-    return divided(spec, list_folder(root))
-
-
-def open_test_folder(root: Path) -> Dataset:
-    """Return a folder to test on: all its images, whatever its splits; a folder without splits is one, "test".
-
-    Raises:
-        DataError: the folder is missing or empty, or as for `listing.undivided`.
-    """
-    return undivided(list_folder(root, to_train=False))
-
-
 def list_folder(root: Path, *, to_train: bool = True) -> Listing:
     """Return the images in a folder; without `to_train`, a folder without splits is one, "test".
 
@@ -74,17 +55,20 @@ def list_folder(root: Path, *, to_train: bool = True) -> Listing:
         DataError: the folder is missing, or not laid out as one of images.
     """
     findings = _Findings()
-    splits = _find_splits(root, findings, to_train=to_train)
+    splits, has_splits = _find_splits(root, findings, to_train=to_train)
     return Listing(
         name=str(root),
         expected=_expected(root),
         splits=splits,
+        divided=has_splits,
         source=lambda paths: FolderFiles(root, PackedNames.of(paths)),
         notes=tuple(findings.notes()),
+        folders=findings.folders,
     )
 
 
-def _find_splits(root: Path, findings: _Findings, *, to_train: bool) -> dict[str, Files]:
+def _find_splits(root: Path, findings: _Findings, *, to_train: bool) -> tuple[dict[str, Files], bool]:
+    """Return the images of each split, and whether the folder has splits."""
     if not root.is_dir():
         what = "is a file, not a folder" if root.exists() else "does not exist"
         raise DataError(f"{root} {what}. {_expected(root)}")
@@ -100,7 +84,7 @@ def _find_splits(root: Path, findings: _Findings, *, to_train: bool) -> dict[str
     findings.no_images += files
     if not chosen:
         _check_unsplit(root, folders, files)
-        return {"train" if to_train else "test": _find_classes(root, "", folders, findings)}
+        return {"train" if to_train else "test": _find_classes(root, "", folders, findings)}, False
     if to_train and "train" not in chosen:
         raise DataError(f"{root} has {listed(chosen.values())}/ but no train/. {_expected(root)}")
     findings.other_folders += [name for name in folders if name not in split_of]
@@ -109,7 +93,7 @@ def _find_splits(root: Path, findings: _Findings, *, to_train: bool) -> dict[str
         folders, files = _list(root, chosen[split] + "/", findings)
         findings.no_images += files
         found[split] = _find_classes(root, chosen[split] + "/", folders, findings)
-    return found
+    return found, True
 
 
 def _expected(root: Path) -> str:
@@ -139,6 +123,8 @@ def _list(root: Path, prefix: str, findings: _Findings) -> tuple[list[str], list
     """Return the names of the folders, and the paths of the files, in root/prefix; the rest becomes findings."""
     folders, files = [], []
     try:
+        # Before the listing: what changes during it is seen as a change afterwards.
+        findings.folders[prefix] = (root / prefix).stat().st_mtime_ns
         with os.scandir(root / prefix) as entries:
             for entry in entries:
                 path = prefix + entry.name

@@ -10,7 +10,7 @@ import hashlib
 import os
 import unicodedata
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -44,10 +44,14 @@ class Listing:
     only tested on."""
     source: Callable[[list[str]], ImageSource]
     """Returns the source of the images at some of the paths."""
+    divided: bool = True
+    """Whether there are splits; what has none is "train", or "test" where it is only tested on."""
     notes: tuple[str, ...] = ()
     """What a person should know of it."""
     known_readable: bool = False
     """Whether every image has been decoded before."""
+    folders: dict[str, int] = field(default_factory=dict)
+    """Time of modification of every folder that was listed, in nanoseconds; of shards, none."""
 
     def without(self, quarantined: Mapping[str, str]) -> Listing:
         """Return the listing without the images at these paths, and with a note that says so.

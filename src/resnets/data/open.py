@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from resnets.data import listing_cache
 from resnets.data.cifar import find_cifar, open_cifar
 from resnets.data.digits import open_digits
-from resnets.data.folder import open_folder, open_test_folder
+from resnets.data.folder import list_folder
+from resnets.data.listing import divided, undivided
+from resnets.data.quarantine import QUARANTINE_FILE, read_quarantine
+from resnets.data.shard_mirror import is_url, mirror
+from resnets.data.shards import holds_shards, list_shards
 from resnets.specs.data import Cifar, DatasetSpec, Digits, ImageFolder
 from resnets.specs.errors import DataError, near_misses
 
 if TYPE_CHECKING:
     from resnets.data.download import Progress
+    from resnets.data.listing import Listing
     from resnets.data.splits import Dataset
 
 _WORDS = ("digits", "cifar10", "cifar100")
@@ -23,7 +31,7 @@ _WORDS = ("digits", "cifar10", "cifar100")
 def open_dataset(spec: DatasetSpec, root: Path | None = None, *, on_progress: Progress | None = None) -> Dataset:
     """Return the dataset of a spec.
 
-    `root` is the folder of images; for CIFAR the folder that holds the official one, or that folder itself, and by
+    `root` is the folder of images or of shards; for CIFAR the folder that holds the official one, or that folder itself, and by
     default the folder for downloads. Without `on_progress`, a download shows its progress on stderr.
 
     Raises:
@@ -38,6 +46,46 @@ def open_dataset(spec: DatasetSpec, root: Path | None = None, *, on_progress: Pr
             if root is None:
                 raise DataError("This recipe trains on a folder of images; give it with --data FOLDER.")
             return open_folder(spec, root)
+
+
+def open_folder(spec: ImageFolder, root: Path) -> Dataset:
+    """Return the images of a folder, or of shards in it, to train on; see `listing.divided`.
+
+    Raises:
+        DataError: the folder is missing, empty or damaged, or as for `listing.divided`.
+    """
+    if holds_shards(root):
+        return divided(spec, _without_quarantined(list_shards(root), root))
+    listed_ns = time.time_ns()
+    key = json.dumps([str(root), spec.validation_fraction, spec.split_seed, _quarantine_state(root)])
+    dataset = listing_cache.load(root, key)
+    if dataset is None:
+        listing = _without_quarantined(list_folder(root), root)
+        dataset = divided(spec, listing)
+        listing_cache.store(root, key, dataset, listing.folders, listed_ns)
+    return dataset
+
+
+def open_test_folder(root: Path) -> Dataset:
+    """Return a folder to test on: all its images, whatever its splits; a folder without splits is one, "test".
+
+    Raises:
+        DataError: the folder is missing, empty or damaged, or as for `listing.undivided`.
+    """
+    list_images = list_shards if holds_shards(root) else list_folder
+    return undivided(_without_quarantined(list_images(root, to_train=False), root))
+
+
+def _without_quarantined(listing: Listing, root: Path) -> Listing:
+    return listing.without(read_quarantine(root))
+
+
+def _quarantine_state(root: Path) -> list[int]:
+    try:
+        status = (root / QUARANTINE_FILE).stat()
+    except OSError:
+        return []
+    return [status.st_mtime_ns, status.st_size]
 
 
 def open_for_testing(spec: DatasetSpec, root: Path | None, trained_on: str) -> Dataset:
@@ -65,13 +113,13 @@ def open_for_testing(spec: DatasetSpec, root: Path | None, trained_on: str) -> D
 
 
 def dataset_spec_for(data: str, default: DatasetSpec) -> tuple[DatasetSpec, Path | None]:
-    """Return the spec and the root that a value of `--data` means: a known word, or the path of a folder.
+    """Return the spec and the root that a value of `--data` means: a known word, a folder's path, or shards' address.
 
     A known word wins over a folder of that name (`./digits` is the folder). A folder of official CIFAR files is
-    CIFAR, any other a folder of images. The fields of `default` are kept where it is of the same kind.
+    CIFAR, any other a folder of images or of shards. Of shards on a web server, the index is fetched. The fields of `default` are kept where it is of the same kind.
 
     Raises:
-        DataError: `data` is neither.
+        DataError: `data` is none of these.
     """
     match data:
         case "digits":
@@ -80,6 +128,8 @@ def dataset_spec_for(data: str, default: DatasetSpec) -> tuple[DatasetSpec, Path
             return _cifar(default, 10), None
         case "cifar100":
             return _cifar(default, 100), None
+    if is_url(data):
+        return (default if isinstance(default, ImageFolder) else ImageFolder()), mirror(data)
     root = Path(data).expanduser()
     if not data or not root.is_dir():  # an empty path would be the current folder
         raise DataError(_no_dataset(data, root))
@@ -95,7 +145,7 @@ def _cifar(default: DatasetSpec, num_classes: int) -> Cifar:
 
 
 def _no_dataset(data: str, root: Path) -> str:
-    allowed = f"--data is {', '.join(_WORDS)} or the path of a folder."
+    allowed = f"--data is {', '.join(_WORDS)}, the path of a folder, or the address of shards on a web server."
     if not data:
         return f"--data is empty. {allowed}"
     if root.exists():

@@ -4,7 +4,8 @@ A run has one endless stream of images: the permutations of its epochs, one afte
 shuffled anew in every epoch; He et al. 2015 as released). Step s of a global batch G takes the positions
 s * G ... (s + 1) * G - 1 of it, so every batch is full. Since nothing depends on what was drawn before, the
 number of processes, the number of workers and an interruption cannot change what the model sees. Where rare classes
-are to be drawn as often as frequent ones, `BalancedOrder` takes the place of the permutations.
+are to be drawn as often as frequent ones, `BalancedOrder` takes the place of the permutations; where few shards are
+to be read at a time, `ShardOrder`.
 
 Random words come from SplitMix64 (Steele, Lea and Flood 2014), used as a function of a counter. NumPy's own
 generators are not used because their streams may change between releases.
@@ -33,6 +34,10 @@ MIX_STREAM: Final = 5
 """Random numbers that mix the images of a batch."""
 CLASS_ORDER_STREAM: Final = 6
 """Random numbers that order the classes, where every class is drawn equally often."""
+SHARD_STREAM: Final = 7
+"""Random numbers that order the shards, where the images of some at a time are shuffled together."""
+STORED_STREAM: Final = 8
+"""Random numbers that order the images in the shards that are made of a folder."""
 FIRST_CLASS_STREAM: Final = 1_000
 """Random numbers that order the images of class 0, where every class is drawn equally often; class c is c further."""
 
@@ -78,7 +83,8 @@ def _permutation(seed: int, epoch: int, size: int, stream: int) -> Int64[np.ndar
     return permutation.astype(np.int64, copy=False)
 
 
-_recent_permutation = lru_cache(maxsize=4)(_permutation)
+# A batch lies in two epochs at most; what is kept beyond them, each worker process keeps.
+_recent_permutation = lru_cache(maxsize=2)(_permutation)
 
 
 def sample_indices(
@@ -125,6 +131,42 @@ class BalancedOrder:
         return int(self._current[label][1][place])
 
 
+class ShardOrder:
+    """The order of the images where those of some shards at a time are shuffled together.
+
+    In every epoch the shards come in another order; cut into groups, the last of which may be smaller, and the images
+    of each group in random order. So an epoch is still a permutation of all images, but few shards are in use at once.
+    """
+
+    def __init__(self, seed: int, shards: Int64[np.ndarray, " n"], together: int) -> None:
+        """Keep the shard of each image, and how many shards are shuffled together."""
+        self._seed = seed
+        self._shards = np.unique(shards, return_inverse=True)[1].astype(np.int64)
+        self._num_shards = int(self._shards.max()) + 1
+        self._together = together
+        self._recent: dict[int, Int64[np.ndarray, " n"]] = {}
+
+    def indices(self, positions: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
+        """Return the index of the image at each position."""
+        epochs, places = np.divmod(positions, len(self._shards))
+        indices = np.empty_like(positions)
+        wanted = np.unique(epochs).tolist()
+        self._recent = {epoch: order for epoch, order in self._recent.items() if epoch in wanted}
+        for epoch in wanted:
+            if epoch not in self._recent:
+                self._recent[epoch] = self._order(epoch)
+            chosen = epochs == epoch
+            indices[chosen] = self._recent[epoch][places[chosen]]
+        return indices
+
+    def _order(self, epoch: int) -> Int64[np.ndarray, " n"]:
+        rank_of_shard = np.argsort(_permutation(self._seed, epoch, self._num_shards, SHARD_STREAM), kind="stable")
+        groups = rank_of_shard[self._shards] // self._together
+        positions = np.arange(len(self._shards), dtype=np.int64) + epoch * len(self._shards)
+        words = random_words(self._seed, positions, 1, ORDER_STREAM)[:, 0]
+        return np.lexsort((words, groups)).astype(np.int64, copy=False)
+
+
 def rank_positions(step: int, global_batch: int, rank: int, world_size: int) -> Int64[np.ndarray, " n"]:
     """Return the positions of `step` that process `rank` of `world_size` trains on: a contiguous share of the batch."""
     share = global_batch // world_size
@@ -153,8 +195,8 @@ class TrainingStream:
     """Number of this process."""
     world_size: int = 1
     """Number of processes."""
-    balanced: BalancedOrder | None = field(default=None, compare=False)
-    """Draws every class equally often; None draws every image equally often."""
+    order: BalancedOrder | ShardOrder | None = field(default=None, compare=False)
+    """Another order than the permutations of all images."""
 
     def __post_init__(self) -> None:
         """Refuse batches that cannot be filled or shared out."""
@@ -180,8 +222,8 @@ class TrainingStream:
 
     def indices(self, positions: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
         """Return the index of the image at each position."""
-        if self.balanced is not None:
-            return self.balanced.indices(positions)
+        if self.order is not None:
+            return self.order.indices(positions)
         return sample_indices(self.seed, positions, self.num_images)
 
     def uniforms(

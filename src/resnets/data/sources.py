@@ -98,7 +98,7 @@ class FolderFiles:
     def __init__(self, root: str | Path, names: PackedNames) -> None:
         """Keep the folder and the paths below it."""
         self._root = os.fspath(root)
-        self._names = names
+        self.names = names
 
     @classmethod
     def of(cls, paths: Iterable[str | Path]) -> FolderFiles:
@@ -107,15 +107,15 @@ class FolderFiles:
 
     def __len__(self) -> int:
         """Return the number of images."""
-        return len(self._names)
+        return len(self.names)
 
     def name(self, index: int) -> str:
         """Return the path of an image below the folder."""
-        return self._names[index]
+        return self.names[index]
 
     def path(self, index: int) -> str:
         """Return the path of an image with the folder's."""
-        return str(Path(self._root, self._names[index]))
+        return str(Path(self._root, self.names[index]))
 
     def read(self, index: int, most: int | None = None) -> bytes:
         """Return the content of a file, or its first `most` bytes.
@@ -123,11 +123,11 @@ class FolderFiles:
         Raises:
             ImageError: it cannot be read.
         """
-        return read_file(os.path.join(self._root, self._names[index]), most)  # noqa: PTH118 (much slower with Path)
+        return read_file(os.path.join(self._root, self.names[index]), most)  # noqa: PTH118 (much slower with Path)
 
     def taken(self, indices: Int64[np.ndarray, " n"]) -> FolderFiles:
         """Return the source of some of the images, in this order."""
-        return FolderFiles(self._root, self._names.taken(indices))
+        return FolderFiles(self._root, self.names.taken(indices))
 
 
 def read_file(path: str | Path, most: int | None = None) -> bytes:

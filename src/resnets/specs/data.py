@@ -44,7 +44,7 @@ class Cifar:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImageFolder:
-    """A folder with one subfolder a class, with or without train/, val/ and test/ above them."""
+    """A folder with one subfolder a class, with or without train/, val/ and test/ above them; or shards made of one."""
 
     image_px: int = 128
     """Side of the square images the model sees; 0 takes the size that the weights of `init` were trained at."""
@@ -66,6 +66,9 @@ class ImageFolder:
     """Share of each class held out, seeded, where the folder has no validation split."""
     split_seed: int = 0
     """Seed of that split; apart from the seed of the run, so that runs share their validation images."""
+    shuffle_shards: int = 0
+    """Shards whose images are shuffled together, so that few are read at a time (from a web server or a hard disk); 0
+    shuffles all images, as of a folder."""
 
     def __post_init__(self) -> None:
         """Refuse sizes and shares that cannot be used."""
@@ -86,6 +89,8 @@ class ImageFolder:
             raise SpecError(f"dataset.mean is {self.mean}; every value is finite.")
         if self.statistics_images < 0:
             raise SpecError(f"dataset.statistics_images is {self.statistics_images}; it is 0 (all) or more.")
+        if self.shuffle_shards < 0:
+            raise SpecError(f"dataset.shuffle_shards is {self.shuffle_shards}; it is 0 (all together) or more.")
         if not 0 < self.validation_fraction < 1:
             raise SpecError(f"dataset.validation_fraction is {self.validation_fraction}; it lies between 0 and 1.")
 

@@ -1,0 +1,146 @@
+"""Shards on a web server: the index is fetched at once, each shard when its first image is needed.
+
+They are kept in $RESNETS_DATA_ROOT/shards (default: ~/.cache/resnets/shards), in a folder that is named by the
+checksum of the set, and verified when they arrive. Where $RESNETS_SHARD_CACHE_GB is set, those that were fetched longest
+ago make room for new ones.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from resnets.data.cifar import default_data_root
+from resnets.data.download import DownloadError, StderrProgress, download, download_once, read_url
+from resnets.data.shard_index import (
+    DESCRIPTION,
+    INDEX,
+    MAX_DESCRIPTION_BYTES,
+    MAX_INDEX_BYTES,
+    read_description,
+    replace_file,
+)
+from resnets.specs.errors import DataError, ImageError
+
+if TYPE_CHECKING:
+    from resnets.data.shard_index import Shard, ShardIndex
+
+_ORIGIN = "origin.json"
+LIMIT_VARIABLE = "RESNETS_SHARD_CACHE_GB"
+
+
+def is_url(data: str) -> bool:
+    """Return whether a value of `--data` is the address of shards on a web server."""
+    return data.lower().startswith(("http://", "https://"))
+
+
+def mirror(url: str) -> Path:
+    """Return a folder with the index of the shards at `url`, the address of the folder that holds them.
+
+    Raises:
+        DataError: there is no index, it is damaged, or the folder cannot be written.
+    """
+    url = url.rstrip("/")
+    url = url.removesuffix(f"/{DESCRIPTION}")
+    try:
+        content = read_url(f"{url}/{DESCRIPTION}", limit_bytes=MAX_DESCRIPTION_BYTES)
+    except DownloadError as error:
+        raise DataError(
+            f"{error} --data takes the address of a folder of shards, with {DESCRIPTION} in it; `resnets prepare` makes one."
+        ) from error
+    described = read_description(f"{url}/{DESCRIPTION}", content)
+    _limit_bytes()
+    folder = default_data_root() / "shards" / str(described["index_sha256"])[:16]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        download_once(
+            f"{url}/{INDEX}",
+            folder / INDEX,
+            checksum=f"sha256:{described['index_sha256']}",
+            advice="Remove it and run the command again.",
+            limit_bytes=MAX_INDEX_BYTES,
+            on_progress=StderrProgress("Index of the shards"),
+        )
+        replace_file(folder / _ORIGIN, json.dumps({"url": url}).encode())
+        replace_file(folder / DESCRIPTION, content)
+    except OSError as error:
+        raise DataError(
+            f"{folder} cannot be written: {error.strerror or error}. $RESNETS_DATA_ROOT names another place."
+        ) from error
+    return folder
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Origin:
+    """Where the shards of a folder come from."""
+
+    url: str
+    folder: Path
+    shards: tuple[Shard, ...]
+
+    def fetch(self, number: int) -> None:
+        """Download a shard.
+
+        Raises:
+            ImageError: it cannot be had, or cannot be written.
+        """
+        shard = self.shards[number]
+        try:
+            self._make_room(shard.bytes)
+            download(
+                f"{self.url}/{shard.file}",
+                self.folder / shard.file,
+                checksum=f"sha256:{shard.sha256}",
+                limit_bytes=shard.bytes,
+            )
+        except DataError as error:
+            raise ImageError(f"its shard cannot be had: {str(error).rstrip('.')}") from error
+
+    def _make_room(self, needed: int) -> None:
+        limit = _limit_bytes()
+        if limit is None:
+            return
+        present = []
+        for shard in self.shards:
+            with contextlib.suppress(OSError):  # another process may have removed it
+                status = (self.folder / shard.file).stat()
+                present.append((status.st_mtime, status.st_size, self.folder / shard.file))
+        used = sum(size for _, size, _ in present)
+        for _, size, path in sorted(present):
+            if used + needed <= limit:
+                break
+            path.unlink(missing_ok=True)
+            used -= size
+
+
+def origin(folder: Path, index: ShardIndex) -> Origin | None:
+    """Return where the shards of `folder` come from; None where they are all to be there.
+
+    Raises:
+        DataError: the note of it is damaged.
+    """
+    path = folder / _ORIGIN
+    try:
+        url = json.loads(path.read_bytes())["url"]
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path} is damaged; give the address of the shards with --data again.") from error
+    if not isinstance(url, str) or not is_url(url):
+        raise DataError(f"{path} has no address; give the address of the shards with --data again.")
+    return Origin(url=url, folder=folder, shards=index.shards)
+
+
+def _limit_bytes() -> int | None:
+    text = os.environ.get(LIMIT_VARIABLE, "")
+    try:
+        limit = float(text) if text else None
+        if limit is not None and not 0 < limit < 1e9:
+            raise ValueError
+    except ValueError:
+        raise DataError(f"{LIMIT_VARIABLE} is {text!r}; it is a number of gigabytes above 0, such as 200.") from None
+    return None if limit is None else int(limit * 1e9)

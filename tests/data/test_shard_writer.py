@@ -1,0 +1,143 @@
+"""Preparing shards: the same bytes however often it was interrupted, and nothing lost or overwritten."""
+
+import hashlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from resnets.data.folder import list_folder
+from resnets.data.open import open_folder
+from resnets.data.shard_index import DESCRIPTION, Form
+from resnets.data.shard_writer import prepare
+from resnets.data.shards import list_shards
+from resnets.specs.data import ImageFolder
+from resnets.specs.errors import DataError
+
+RAW = Form(kind="raw", resize_px=20)
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning", "ignore:This DataLoader will create")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    root = tmp_path_factory.mktemp("photos")
+    random = np.random.default_rng(0)
+    for split, count in (("train", 20), ("val", 3)):
+        for name in ("cat", "dog"):
+            (root / split / name).mkdir(parents=True)
+            for number in range(count):
+                image = Image.fromarray(random.integers(0, 256, (25, 30, 3), dtype=np.uint8))
+                image.save(root / split / name / f"{number}.{'jpg' if number % 2 else 'png'}")
+    (root / "train/cat/7.jpg").write_bytes(b"no image")
+    (root / "val/dog/0.png").write_bytes(b"")
+    return root
+
+
+def digests(root):
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in root.iterdir()}
+
+
+@pytest.mark.parametrize("form", [Form(), RAW, Form(kind="jpeg", resize_px=20, quality=90)])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_interrupted_preparation_ends_with_the_same_bytes(folder, tmp_path, form, workers):
+    whole = prepare(list_folder(folder), tmp_path / "whole", form, shard_bytes=9_000)
+    assert whole.index is not None
+    stops = 0
+    while True:
+        asked = iter(range(10**6))
+        done = prepare(
+            list_folder(folder),
+            tmp_path / "parts",
+            form,
+            shard_bytes=9_000,
+            workers=workers,
+            should_stop=lambda asked=asked: next(asked) == 13,
+        )
+        if done.index is not None:
+            break
+        stops += 1
+        assert not (tmp_path / "parts" / DESCRIPTION).exists()
+        assert not list((tmp_path / "parts").glob("*.part"))
+    assert stops >= 2
+    assert digests(tmp_path / "parts") == digests(tmp_path / "whole")
+
+
+def test_a_crash_in_the_middle_loses_the_unfinished_shard_only(folder, tmp_path):
+    prepare(list_folder(folder), tmp_path / "whole", RAW, shard_bytes=9_000)
+    seen = []
+
+    def crash(done, _):
+        seen.append(done)
+        if len(seen) == 25:
+            raise MemoryError
+
+    with pytest.raises(MemoryError):
+        prepare(list_folder(folder), tmp_path / "parts", RAW, shard_bytes=9_000, on_images=crash)
+    finished = sorted((tmp_path / "parts").glob("*.tar"))
+    assert finished
+    times = [path.stat().st_mtime_ns for path in finished]
+    finished[-1].write_bytes(b"cut off")
+    prepare(list_folder(folder), tmp_path / "parts", RAW, shard_bytes=9_000)
+    assert digests(tmp_path / "parts") == digests(tmp_path / "whole")
+    assert [path.stat().st_mtime_ns for path in finished[:-1]] == times[:-1]
+
+
+def test_images_that_cannot_be_read_are_named_and_every_other_is_there(folder, tmp_path):
+    index = prepare(list_folder(folder), tmp_path / "shards", RAW).index
+    assert index is not None
+    assert set(index.left_out) == {"train/cat/7.jpg", "val/dog/0.png"}
+    assert "text file" in index.left_out["train/cat/7.jpg"]
+    assert index.images == 44
+    assert index.splits == {"train": {"cat": 19, "dog": 20}, "validation": {"cat": 3, "dog": 2}}
+    dataset = open_folder(ImageFolder(), tmp_path / "shards")
+    assert {name: len(split) for name, split in dataset.splits.items()} == {"train": 39, "validation": 5}
+    assert any("2 images could not be read when these shards were made" in note for note in dataset.notes)
+
+
+def test_shards_are_made_of_shards_too(folder, tmp_path):
+    prepare(list_folder(folder), tmp_path / "as-is", Form())
+    prepare(list_shards(tmp_path / "as-is"), tmp_path / "raw", RAW)
+    prepare(list_folder(folder), tmp_path / "direct", RAW)
+    assert digests(tmp_path / "raw") == digests(tmp_path / "direct")
+
+
+def test_progress_counts_every_image_once(folder, tmp_path):
+    seen = []
+    prepare(list_folder(folder), tmp_path / "shards", RAW, shard_bytes=9_000, on_images=lambda *got: seen.append(got))
+    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
+    assert seen[-1] == (46, 46)
+
+
+def test_a_folder_that_holds_something_else_is_refused_and_left_alone(folder, tmp_path):
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(DataError, match="is not empty, and holds no shards"):
+        prepare(list_folder(folder), tmp_path, RAW)
+    assert digests(tmp_path) == {"mine.txt": hashlib.sha256(b"mine").hexdigest()}
+    prepare(list_folder(folder), tmp_path / "shards", RAW)
+    before = digests(tmp_path / "shards")
+    with pytest.raises(DataError, match="holds a finished set"):
+        prepare(list_folder(folder), tmp_path / "shards", RAW)
+    assert digests(tmp_path / "shards") == before
+
+
+def test_other_options_do_not_go_on_with_what_was_begun(folder, tmp_path):
+    stopped = prepare(list_folder(folder), tmp_path / "shards", RAW, should_stop=lambda: True)
+    assert stopped.index is None
+    with pytest.raises(DataError, match="options have changed"):
+        prepare(list_folder(folder), tmp_path / "shards", Form())
+
+
+def test_a_folder_of_which_nothing_can_be_read_makes_no_set(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        (tmp_path / "photos" / name / "0.jpg").write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"No image could be read: 2 images\. [ab]/0\.jpg: it is a text file"):
+        prepare(list_folder(tmp_path / "photos"), tmp_path / "shards", RAW)
+    assert not (tmp_path / "shards" / DESCRIPTION).exists()
+
+
+def test_a_place_that_cannot_be_written_is_a_clear_error(folder, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match=r"file/shards cannot be written"):
+        prepare(list_folder(folder), tmp_path / "file/shards", RAW)
