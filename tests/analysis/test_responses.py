@@ -147,6 +147,24 @@ def test_only_the_first_images_count(trained_like):
         responses_on(stored, split, images=1)
 
 
+@pytest.mark.parametrize("recalibrate", [True, False])
+def test_progress_goes_on_layer_by_layer_and_ends_at_all_images(trained_like, recalibrate):
+    stored = stored_model("cifar-resnet8", trained_like("cifar-resnet8"))
+    seen = []
+    split = split_of(60)
+    responses = responses_on(
+        stored, split, images=50, recalibrate=recalibrate, on_images=lambda *state: seen.append(state)
+    )
+    assert responses == responses_on(stored, split, images=50, recalibrate=recalibrate)
+    done, of = zip(*seen, strict=True)
+    assert set(of) == {100 if recalibrate else 50}
+    assert list(done) == sorted(done)
+    assert done[-1] == of[0]
+    # All images are one batch: between its start and its end something is seen too.
+    assert len(set(done)) >= 7
+    assert not any(module._forward_hooks for module in stored.model.modules())
+
+
 def test_nothing_stays_attached_and_the_mode_is_kept(trained_like):
     model = trained_like("cifar-resnet8").train()
     before = {key: value.clone() for key, value in model.state_dict().items()}

@@ -120,6 +120,17 @@ def test_five_nets_of_6n_plus_2_layers_are_planned():
     assert depths == ["ResNet-110 - ResNet-56"]
 
 
+@pytest.mark.parametrize("quiet", [True, False])
+def test_what_takes_long_shows_how_far_it_is_unless_that_is_not_wanted(monkeypatch, capsys, quiet):
+    monkeypatch.setattr("resnets.engine.progress._SECONDS_BETWEEN_LINES", 0)
+    with images.images_below(None, quiet=quiet), images.counting_images("Responses") as on_images:
+        on_images(5, 10)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("" if quiet else "Responses: 5 of 10 images")
+    assert bool(err) != quiet
+
+
 def test_images_are_looked_for_where_the_command_says(tmp_path, monkeypatch):
     seen = []
 

@@ -22,13 +22,14 @@ import torch
 from torch import nn
 
 from resnets.analysis.layers import Layer, watched
+from resnets.analysis.passes import told
 from resnets.data.batches import evaluation_batches
 from resnets.engine.distributed import Distributed
 from resnets.engine.recalibrate import recalibrate_batch_norm
 from resnets.specs.errors import DataError, ModelError, UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from torch import Tensor
 
@@ -146,6 +147,7 @@ def responses_on(
     every_layer: bool = False,
     device: torch.device | str = "cpu",
     workers: int = 0,
+    on_images: Callable[[int, int], None] = lambda done, of: None,
 ) -> list[LayerResponse]:
     """Return the responses of a stored model to the first images of a split, not augmented.
 
@@ -158,6 +160,8 @@ def responses_on(
         every_layer: as for `measure_responses`.
         device: where to compute.
         workers: processes that read files.
+        on_images: told how many images are done, of how many: of two passes if statistics are averaged first. It is
+            told layer by layer, since a batch of a deep net takes long.
 
     Raises:
         UserError: `images` is below 2.
@@ -170,8 +174,10 @@ def responses_on(
     model = copy.deepcopy(stored.model).to(device).eval()
     batch_size = max(_LEAST_BATCH, _PIXELS_A_BATCH // stored.preprocessor.spec.crop_px**2)
 
+    of = len(split) if images is None else min(images, len(split))
+
     def batches() -> Iterator[Tensor]:
-        count = len(split) if images is None else min(images, len(split))
+        count = of
         every = evaluation_batches(
             split,
             stored.preprocessor,
@@ -184,9 +190,10 @@ def responses_on(
             yield batch.images[: max(0, count)]
             count -= batch_size
 
-    if recalibrate:
-        recalibrate_batch_norm(model, batches(), "fp32", Distributed(device=device))
-    return measure_responses(model, batches(), every_layer=every_layer)
+    with told(model, on_images, of=2 * of if recalibrate else of) as passed_on:
+        if recalibrate:
+            recalibrate_batch_norm(model, passed_on(batches()), "fp32", Distributed(device=device))
+        return measure_responses(model, passed_on(batches()), every_layer=every_layer)
 
 
 def closed_form(norm: nn.BatchNorm2d) -> float:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import sys
-import time
 from typing import TYPE_CHECKING, Any
 
 from resnets.cli import flags
+from resnets.cli.image_progress import image_progress
 from resnets.specs.errors import UserError, counted
 from resnets.specs.protocol import PROTOCOLS, Dense, ProtocolSpec, TenCrop
 from resnets.specs.visible import in_line, json_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
 DESCRIPTION = """\
 Print top-1 and top-5 error, the error of each class and, for a few classes, the confusion matrix, with the
@@ -63,7 +62,7 @@ def main(arguments: list[str]) -> int:
         recalibrate_images=given.recalibrate_batch_norm,
         machine=flags.machine(given),
         precision=given.precision,
-        on_images=_progress(),
+        on_images=image_progress(),
     )
     if given.json:
         print(json_text(report))
@@ -156,27 +155,6 @@ def _protocols(given: argparse.Namespace) -> list[str | ProtocolSpec]:
         ),
     }
     return [specs.get(name, name) for name in names]
-
-
-def _progress() -> Callable[[int, int, str], None]:
-    """Return a function that keeps one line on stderr up to date, where stderr is a terminal."""
-    started, before = time.perf_counter(), ""
-
-    def show(done: int, of: int, what: str) -> None:
-        nonlocal started, before
-        if not sys.stderr.isatty():
-            return
-        now = time.perf_counter()
-        if what != before:
-            started, before = (started if not before else now), what
-        rate = done / max(now - started, 1e-9)
-        line = f"{in_line(what)}: {done:,} of {of:,} images"
-        if now > started:
-            line += f", {rate:,.1f} images/s, {(of - done) / rate:,.0f} s left"
-        end = "\r\x1b[K" if done >= of else ""
-        print(f"\r\x1b[K{line}{end}", end="", file=sys.stderr, flush=True)
-
-    return show
 
 
 def _print_report(report: dict[str, Any]) -> None:

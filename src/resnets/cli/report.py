@@ -7,10 +7,10 @@ import sys
 from typing import TYPE_CHECKING
 
 from resnets.cli import flags
+from resnets.cli.image_progress import image_progress
 from resnets.specs.visible import visible
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
 
     from resnets.report.build import Report
 
@@ -53,24 +53,13 @@ def main(arguments: list[str]) -> int:
         data_root=given.data_root,
         title=given.title,
         machine=flags.machine(given),
-        on_images=_progress(),
+        on_images=image_progress(),
     )
     if given.json:
         print(json.dumps(report.as_json(), indent=2))
     else:
         _print(report)
     return 0
-
-
-def _progress() -> Callable[[int, int, str], None]:
-    """Return a function that keeps one line on stderr up to date, where stderr is a terminal."""
-
-    def show(done: int, of: int, what: str) -> None:
-        if sys.stderr.isatty():
-            end = "\r\x1b[K" if done >= of else ""
-            print(f"\r\x1b[K{visible(what)}: {done:,} of {of:,} images{end}", end="", file=sys.stderr, flush=True)
-
-    return show
 
 
 def _print(report: Report) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from resnets.paper.core.cifar import CPU_SETTING, GPU_DEEP_STEPS, GPU_STEPS, full, on_cpu, on_gpu
 from resnets.paper.core.experiment import Computed, Experiment, FromRuns, Picture, Row, Unavailable
-from resnets.paper.core.images import training_images
+from resnets.paper.core.images import counting_images, training_images
 from resnets.paper.core.verdict import AtMost, Below, Report, Within
 
 if TYPE_CHECKING:
@@ -70,7 +70,9 @@ def _measured(run: FoundRun, written: int) -> tuple[LayerResponse, ...]:
         from resnets.artifacts.run_directory import RunDirectory
 
         stored = load_model(RunDirectory(run.path).model)
-        _kept[run.path, written] = tuple(responses_on(stored, training_images(run), images=IMAGES))
+        with counting_images(f"Responses of {stored.name}, two passes") as on_images:
+            found = responses_on(stored, training_images(run), images=IMAGES, on_images=on_images)
+        _kept[run.path, written] = tuple(found)
     return _kept[run.path, written]
 
 

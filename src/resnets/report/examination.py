@@ -98,7 +98,7 @@ def examine(
             is here: nothing is downloaded then.
         data_root: where CIFAR is.
         machine: device, workers and threads.
-        on_images: told how many images are done, of how many, and of which run.
+        on_images: told how many images are done, of how many, and of which run or what else.
 
     Raises:
         NoImagesError: the images are not named and not here.
@@ -142,7 +142,9 @@ def examine(
     wrong = np.ones(len(labels), bool)
     wrong[scored] = probabilities[scored].argmax(axis=1) != labels[scored]
     scores, kept = probabilities[scored], labels[scored]
-    responses, response_images, response_split = _responses(stored, dataset, split, computing)
+    responses, response_images, response_split = _responses(
+        stored, dataset, split, computing, lambda done, of: on_images(done, of, f"{run.name}, responses of its layers")
+    )
     confident = analysis.most_confident_mistakes(scores, kept, most=MOST_MISTAKES)
     return Examination(
         split=split,
@@ -165,7 +167,11 @@ def examine(
 
 
 def _responses(
-    stored: StoredModel, dataset: Dataset, tested: str, computing: Computing
+    stored: StoredModel,
+    dataset: Dataset,
+    tested: str,
+    computing: Computing,
+    on_images: Callable[[int, int], None],
 ) -> tuple[tuple[LayerResponse, ...], int, str]:
     """Return the responses of the layers to some images, how many these are and of which split."""
     name = "train" if "train" in dataset.splits else tested
@@ -175,7 +181,7 @@ def _responses(
     chosen = np.random.default_rng(0).permutation(len(split))[:most]
     some = split.taken(chosen)
     try:
-        found = responses_on(stored, some, device=computing.device, workers=computing.workers)
+        found = responses_on(stored, some, device=computing.device, workers=computing.workers, on_images=on_images)
     except UserError:  # too few images, or a net without BatchNorm
         return (), 0, name
     return tuple(found), len(some), name

@@ -53,7 +53,7 @@ def _fill(name: str, planned: Experiment, workshop: Workshop) -> Outcome:
     started, trained_before = time.perf_counter(), workshop.trained
     settings = workshop.settings
     try:
-        with listen(), images_below(settings.data_root):
+        with listen(), images_below(settings.data_root, quiet=settings.quiet):
             rows = tuple(_fill_row(row, workshop) for row in planned.rows_at(settings.budget))
             pictures, notes = draw_pictures(planned, workshop)
     except InterruptedRunError as interruption:

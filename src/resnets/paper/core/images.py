@@ -12,7 +12,8 @@ from resnets.specs.data import Cifar, ImageFolder
 from resnets.specs.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from resnets.artifacts.found_runs import FoundRun
@@ -20,16 +21,28 @@ if TYPE_CHECKING:
     from resnets.specs.data import DatasetSpec
 
 _ROOT: ContextVar[Path | None] = ContextVar("data_root", default=None)
+_QUIET: ContextVar[bool] = ContextVar("quiet", default=True)
 
 
 @contextmanager
-def images_below(root: Path | None) -> Iterator[None]:
-    """Look for images below `root` inside the context; None is the folder for downloads."""
-    token = _ROOT.set(root)
+def images_below(root: Path | None, *, quiet: bool = True) -> Iterator[None]:
+    """Look for images below `root` inside the context; None is the folder for downloads.
+
+    Where it is not `quiet`, what takes long shows on stderr how many images are done.
+    """
+    tokens = _ROOT.set(root), _QUIET.set(quiet)
     try:
         yield
     finally:
-        _ROOT.reset(token)
+        _ROOT.reset(tokens[0])
+        _QUIET.reset(tokens[1])
+
+
+def counting_images(what: str) -> AbstractContextManager[Callable[[int, int], None]]:
+    """Give a function that shows how many images are done, of how many; see `images_below`."""
+    from resnets.engine.progress import counting
+
+    return counting(what, quiet=_QUIET.get())
 
 
 def training_images(run: FoundRun) -> Split:
