@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from resnets.cli import flags
-from resnets.cli.overrides import override, refuse_usual_names, shortened, with_weights
+from resnets.cli.overrides import HINT, override, shortened, with_weights
+from resnets.cli.usual_names import TRAIN, refuse_usual_names
 from resnets.recipes.find import list_recipes, recipe
 from resnets.specs import io
 from resnets.specs.errors import counted
@@ -50,11 +51,11 @@ def main(arguments: list[str]) -> int:
     if given.run == "":
         parser.error("--run is empty; name a folder")
     # Before the recipe is looked up: argparse takes the value of a flag it does not know for the recipe.
-    refuse_usual_names(rest)
+    refuse_usual_names(rest, TRAIN, HINT)
     if given.list:
         _print_list(given.json)
         return 0
-    spec = _spec(parser, given, rest)
+    spec = spec_of(parser, given, rest)
     if given.print_config:
         print(json.dumps(io.to_json(spec), indent=2))
         return 0
@@ -76,12 +77,19 @@ def main(arguments: list[str]) -> int:
 
 def _parser() -> flags.Parser:
     parser = flags.Parser("train", DESCRIPTION, "RECIPE [--data DATA] [--run DIR] [options] [fields]", EPILOG)
+    parser.add_argument("--list", action="store_true", help="list the recipes and stop")
+    parser.add_argument("--print-config", action="store_true", help="print the resolved run as JSON and stop")
+    add_run(parser)
+    flags.add_json(parser)
+    return parser
+
+
+def add_run(parser: flags.Parser) -> None:
+    """Add the flags that say which run is meant, and on which machine it goes on."""
     parser.add_argument("recipe", nargs="?", help="such as cifar10.resnet56, or mypackage.module:function of your own")
     parser.add_argument(
         "--from", dest="config", metavar="CONFIG", help="replay the config.json of a run, instead of a recipe"
     )
-    parser.add_argument("--list", action="store_true", help="list the recipes and stop")
-    parser.add_argument("--print-config", action="store_true", help="print the resolved run as JSON and stop")
     parser.add_argument(
         "--fields", action="store_true", help="list every field of the run that can be changed, and stop"
     )
@@ -109,11 +117,14 @@ def _parser() -> flags.Parser:
         "--checkpoint-every", type=int, default=1_000, metavar="N", help="steps between checkpoints (1000)"
     )
     machine.add_argument("--keep-checkpoints", type=int, default=0, metavar="N", help="newest to keep; 0 keeps all")
-    flags.add_json(parser)
-    return parser
 
 
-def _spec(parser: flags.Parser, given: argparse.Namespace, rest: list[str]) -> TrainSpec:
+def spec_of(parser: flags.Parser, given: argparse.Namespace, rest: list[str]) -> TrainSpec:
+    """Return the spec of the run that the flags of `add_run`, and the fields in `rest`, describe.
+
+    Raises:
+        UserError: there is no such recipe, file or field, or it cannot have the value.
+    """
     if given.recipe is not None and given.config is not None:
         parser.error("a recipe and --from CONFIG exclude each other")
     if given.recipe is not None:
