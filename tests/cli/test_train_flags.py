@@ -7,8 +7,9 @@ import re
 import pytest
 
 from resnets.cli.main import main
-from resnets.cli.overrides import USUAL_NAMES, override
+from resnets.cli.overrides import override
 from resnets.cli.train import _parser
+from resnets.cli.usual_names import TRAIN
 from resnets.recipes.find import list_recipes, recipe
 from resnets.specs import io
 from resnets.specs.errors import UserError
@@ -136,11 +137,11 @@ def test_a_value_stands_in_its_error_as_it_was_typed(arguments, words, capsys, m
 def test_every_answer_names_what_there_is_and_no_field_is_called_as_the_flags_of_others():
     flags = set(_parser()._option_string_actions)
     folder, small = recipe("imagenet.resnet18"), recipe("cifar10.resnet20")
-    for answer in set(USUAL_NAMES.values()):
+    for answer in set(TRAIN.values()):
         for flag in re.findall(r"--[a-z][\w.-]*[a-z]", answer):
             if flag not in flags and flag != "--optimizer":
                 assert any(_is_field(spec, flag) for spec in (folder, small)), answer
-    for name in USUAL_NAMES:
+    for name in TRAIN:
         assert f"--{name}" not in flags
         assert f"-{name}" not in flags
         assert not hasattr(small, name.replace("-", "_"))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from resnets.cli import flags
 from resnets.cli.image_progress import image_progress
+from resnets.cli.usual_names import EVALUATE, refuse_usual_names
 from resnets.specs.errors import UserError, counted
 from resnets.specs.protocol import PROTOCOLS, Dense, ProtocolSpec, TenCrop
 from resnets.specs.visible import in_line, json_text
@@ -35,16 +36,9 @@ WORST_CLASSES = 20
 
 def main(arguments: list[str]) -> int:
     """Evaluate the models that `arguments` name."""
-    parser = flags.Parser("evaluate", DESCRIPTION, "MODEL [MODEL …] --data DATA [options]", EPILOG)
-    parser.add_argument("models", nargs="+", metavar="MODEL", help="run directory, model folder, or torchvision:NAME")
-    parser.add_argument("--split", choices=("test", "validation", "train"), help="default: test, else validation")
-    parser.add_argument("--precision", choices=("fp32", "bf16", "fp16"), default="fp32", help="default: fp32")
-    _add_protocol(parser)
-    flags.add_data(parser)
-    flags.add_machine(parser)
-    flags.add_import(parser)
-    flags.add_json(parser)
-    given = parser.parse_args(arguments)
+    # Before argparse sees them: it takes the value of a flag it does not know for a model.
+    refuse_usual_names(arguments, EVALUATE, "`resnets evaluate --help` lists the flags.")
+    given = _parser().parse_args(arguments)
     flags.import_modules(given)
     if given.data is None:
         raise UserError("Name the images to evaluate on: --data digits, cifar10, cifar100 or a folder.")
@@ -71,6 +65,19 @@ def main(arguments: list[str]) -> int:
         if given.save_scores:
             print(f"\nprobabilities of every image: {in_line(given.save_scores)}")
     return 0
+
+
+def _parser() -> flags.Parser:
+    parser = flags.Parser("evaluate", DESCRIPTION, "MODEL [MODEL …] --data DATA [options]", EPILOG)
+    parser.add_argument("models", nargs="+", metavar="MODEL", help="run directory, model folder, or torchvision:NAME")
+    parser.add_argument("--split", choices=("test", "validation", "train"), help="default: test, else validation")
+    parser.add_argument("--precision", choices=("fp32", "bf16", "fp16"), default="fp32", help="default: fp32")
+    _add_protocol(parser)
+    flags.add_data(parser)
+    flags.add_machine(parser)
+    flags.add_import(parser)
+    flags.add_json(parser)
+    return parser
 
 
 def _add_protocol(parser: argparse.ArgumentParser) -> None:

@@ -13,61 +13,17 @@ import types
 import typing
 from typing import TYPE_CHECKING, Any
 
+from resnets.cli.usual_names import TRAIN, refuse_usual_names
 from resnets.specs.errors import UserError, near_misses
 from resnets.specs.finetune import GivenWeights
 from resnets.specs.run import TrainSpec, shorten
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
 HINT = "`resnets train RECIPE --fields` lists every field."
 _UNWRAPPED = 1_000_000
 """Columns of a terminal that has every message in one line."""
-_ELSEWHERE = {
-    ("b", "batch", "batch-size", "bs", "bsz", "train-batch-size", "per-device-train-batch-size"): (
-        "it is --global-batch, images an optimiser step"
-    ),
-    ("lr", "learning-rate", "base-lr", "initial-lr"): "it is --optimizer.base-lr",
-    ("momentum",): "it is --optimizer.momentum",
-    ("wd", "weight-decay"): "it is --optimizer.weight-decay",
-    ("nesterov",): "it is --optimizer.nesterov",
-    ("opt",): "the optimiser is SGD; its fields begin with --optimizer.",
-    ("epoch", "epochs", "num-epochs", "max-epochs", "num-train-epochs", "n-epochs"): (
-        "the length is --steps; an epoch has (training images) / (--global-batch) of them"
-    ),
-    ("iterations", "iters", "max-iter", "max-iters", "max-steps", "num-steps"): "it is --steps",
-    ("classes", "num-classes", "nb-classes", "n-classes"): "the number of classes is that of the data (--data)",
-    ("j", "num-workers", "n-workers", "dataloader-num-workers", "data-workers"): "it is --workers",
-    ("arch", "a", "net", "network", "depth"): "the net is part of the recipe's name, as in cifar10.resnet56",
-    ("data-dir", "data-path", "dataset-path", "train-dir"): "it is --data",
-    ("o", "out", "output", "output-dir", "save-dir", "log-dir", "logdir", "exp-dir"): "it is --run",
-    ("img-size", "image-size", "input-size", "imgsz", "crop-size", "train-crop-size"): (
-        "it is --dataset.image-px, with --dataset.resize-px"
-    ),
-    ("amp", "fp16", "bf16", "half", "mixed-precision", "dtype"): "it is --precision fp32, bf16 or fp16",
-    ("gpu", "gpus", "cuda", "use-cuda"): "it is --device cuda, or cuda:N",
-    ("random-seed", "manual-seed"): "it is --seed",
-    ("pretrained", "weights", "finetune-from"): "it is --init-from, as in --init-from torchvision:resnet50",
-    ("resume", "resume-from-checkpoint"): "the same command, with the same --run, goes on from the last checkpoint",
-    ("grad-accum", "accum-iter", "gradient-accumulation-steps", "iter-size"): "it is --accumulation",
-    ("scheduler", "lr-scheduler", "lr-scheduler-type", "sched"): "it is schedule:cosine, plateau or step-decay",
-    ("milestones", "lr-milestones", "lr-steps", "decay-milestones"): "it is --schedule.milestones-steps",
-    ("gamma", "lr-gamma", "lr-decay"): "it is --schedule.factor",
-    ("warmup-steps", "warmup-epochs", "lr-warmup-steps", "lr-warmup-epochs"): (
-        "it is warmup:linear-warmup --warmup.steps N"
-    ),
-    ("smoothing",): "it is --label-smoothing",
-    ("mixup", "mixup-alpha"): "it is --mix.mixup-alpha",
-    ("cutmix", "cutmix-alpha"): "it is --mix.cutmix-alpha",
-    ("random-erase", "random-erasing", "reprob"): "it is --erase-probability",
-    ("ema", "model-ema", "model-ema-decay"): "it is --ema-decay",
-    ("sync-bn", "sync-batchnorm"): "it is --batch-norm.across-ranks sync",
-    ("eval-every", "eval-steps", "eval-interval", "val-interval"): "it is --evaluate-every-steps",
-    ("save-every", "save-steps", "save-interval", "checkpoint-interval"): "it is --checkpoint-every",
-}
-"""Flags as other programs call them, and what does the same here."""
-USUAL_NAMES = {name: answer for names, answer in _ELSEWHERE.items() for name in names}
-"""What to say of each flag that other programs have."""
 
 
 def override(spec: TrainSpec, arguments: list[str]) -> TrainSpec:
@@ -78,7 +34,7 @@ def override(spec: TrainSpec, arguments: list[str]) -> TrainSpec:
     """
     if not arguments:
         return spec
-    refuse_usual_names(arguments)
+    refuse_usual_names(arguments, TRAIN, HINT)
     lists_fields = arguments[-1] == "--help"
     if not lists_fields:
         _check_names(type(spec), spec, arguments)
@@ -117,19 +73,6 @@ def with_weights(spec: TrainSpec, source: str) -> TrainSpec:
     """Return the spec with the weights to start from that --init-from names."""
     model = spec.init.model if isinstance(spec.init, GivenWeights) else "check"
     return dataclasses.replace(spec, init=GivenWeights(source=source, model=model))
-
-
-def refuse_usual_names(arguments: Sequence[str]) -> None:
-    """Answer a flag that is called otherwise here than in other programs.
-
-    Raises:
-        UserError: naming the field or flag that does the same.
-    """
-    for argument in arguments:
-        flag = argument.partition("=")[0]
-        name = flag.lstrip("-").replace("_", "-").lower()
-        if flag.startswith("-") and name in USUAL_NAMES:
-            raise UserError(f"There is no flag {flag} here: {USUAL_NAMES[name].rstrip('.')}. {HINT}")
 
 
 def is_choice(argument: str, spec: TrainSpec) -> bool:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resnets.cli import flags
+from resnets.cli.usual_names import PREDICT, refuse_usual_names
 from resnets.specs.errors import UserError, counted
 from resnets.specs.visible import in_line, json_text, visible
 
@@ -33,6 +34,8 @@ examples:
 
 def main(arguments: list[str]) -> int:
     """Predict the images that `arguments` name, or write their features."""
+    # Before argparse sees them: it takes the value of a flag it does not know for an image.
+    refuse_usual_names(arguments, PREDICT, "`resnets predict --help` lists the flags.")
     given = _parser().parse_args(arguments)
     flags.import_modules(given)
     _check(given)
