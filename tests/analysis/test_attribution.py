@@ -7,15 +7,9 @@ import torch.nn.functional as F  # noqa: N812
 from PIL import Image
 from torch import nn
 
-from resnets.analysis.attribution import (
-    activation_maps,
-    class_activation_maps,
-    grad_cam,
-    gradient_maps,
-    overlay,
-    seen,
-    stage_module,
-)
+from resnets.analysis.attribution import class_activation_maps, grad_cam, seen
+from resnets.analysis.maps import activation_maps, gradient_maps, stage_module
+from resnets.analysis.overlay import overlay
 from resnets.artifacts.model_folder import StoredModel
 from resnets.data.preprocess import Preprocessor
 from resnets.models.build import build

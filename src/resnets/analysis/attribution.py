@@ -1,4 +1,4 @@
-"""Where in an image a net finds a class: class activation maps and Grad-CAM, and pictures of both.
+"""Where in an image a net finds a class: class activation maps and Grad-CAM.
 
 A net that ends in global average pooling and one fully-connected layer (He et al. 2015, Table 1 and Sec. 4.2) scores
 every pixel of its last map before it averages: logit = bias + mean over pixels of sum_k weight_k * map_k. The sum is
@@ -11,23 +11,20 @@ Shapes: n images, c channels, h x w pixels; a net's input has `crop` x `crop` pi
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
 from PIL import Image, ImageOps
-from torch import nn
 
-from resnets.models.head import head_name
-from resnets.models.resnet import ResNet
-from resnets.models.vgg import VGG
-from resnets.specs.errors import DataError, ModelError, UserError, near_misses
+from resnets.analysis.maps import activation_maps, gradient_maps, stage_module
+from resnets.specs.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from jaxtyping import Float, Float32, Int64, UInt8
+    from jaxtyping import Float32, UInt8
     from torch import Tensor
 
     from resnets.artifacts.model_folder import StoredModel
@@ -35,9 +32,6 @@ if TYPE_CHECKING:
 
 BATCH_SIZE = 64
 """Images a forward pass."""
-
-# float32 sums of up to thousands of channels agree to far better than this; another head does not.
-_TOLERANCE = 1e-3
 
 
 def class_activation_maps(
@@ -106,154 +100,6 @@ def seen(preprocessor: Preprocessor, images: Iterable[Any]) -> list[Image.Image]
     return crops
 
 
-@torch.no_grad()
-def activation_maps(
-    model: nn.Module, inputs: Float[Tensor, "n c h_in w_in"], classes: Int64[Tensor, " n"]
-) -> Float[Tensor, "n h w"]:
-    """Return the class activation map of normalised images at the size of the last map: its mean is logit - bias.
-
-    Args:
-        model: in evaluation mode, with `features(x)` for its maps by stage.
-        inputs: on the model's device.
-        classes: a class for each image.
-
-    Raises:
-        ModelError: its logits are not those of the average of the last map, so that there are no shares of pixels.
-    """
-    features = getattr(model, "features", None)
-    maps: Any = features(inputs) if callable(features) else None
-    name = head_name(model)
-    head = cast("nn.Linear", model.get_submodule(name))
-    if not isinstance(maps, dict) or not maps:
-        raise ModelError(
-            f"{type(model).__name__} has no class activation maps: it has no method features(x) that returns its maps "
-            "by name. Use grad_cam with the name of a module."
-        )
-    last = list(maps.values())[-1]
-    pooled = last.mean(dim=(2, 3))
-    if pooled.shape[1] != head.in_features or not _close(head(pooled), model(inputs)):
-        raise ModelError(
-            f"{type(model).__name__} has no class activation maps: its logits are not those of {name} on the average "
-            "of its last map. Use grad_cam, which needs no such form."
-        )
-    return torch.einsum("nchw,nc->nhw", last, head.weight[classes])
-
-
-def gradient_maps(
-    model: nn.Module,
-    layer: tuple[nn.Module, bool],
-    inputs: Float[Tensor, "n c h_in w_in"],
-    classes: Int64[Tensor, " n"],
-) -> Float[Tensor, "n h w"]:
-    """Return Grad-CAM at the size of a module's map: relu(sum_k mean(d logit / d map_k) * map_k).
-
-    No gradient is left in the model's parameters.
-
-    Args:
-        model: in evaluation mode.
-        layer: from `stage_module`.
-        inputs: on the model's device.
-        classes: a class for each image.
-    """
-    module, takes_input = layer
-    found: list[Tensor] = []
-
-    def cut(value: Any) -> Tensor:
-        if not isinstance(value, torch.Tensor) or value.ndim != 4:
-            raise UserError(f"{type(module).__name__} gives no map (n, c, h, w), so there is no Grad-CAM of it.")
-        # The graph starts here. The net goes on with a copy, since it may work in place on what it is given.
-        found.append(value.detach().requires_grad_())
-        return found[-1].clone()
-
-    if takes_input:
-        handle = module.register_forward_pre_hook(lambda _, inputs: (cut(inputs[0]),))
-    else:
-        handle = module.register_forward_hook(lambda _, inputs, output: cut(output))
-    try:
-        with torch.enable_grad():
-            logits = model(inputs)
-            chosen = logits.gather(1, classes[:, None]).sum()
-            (gradients,) = torch.autograd.grad(chosen, found[-1])
-    finally:
-        handle.remove()
-    weights = gradients.mean(dim=(2, 3), keepdim=True)
-    return F.relu((weights * found[-1].detach()).sum(dim=1))
-
-
-def stage_module(model: nn.Module, stage: str | None) -> tuple[nn.Module, bool]:
-    """Return the module at the end of a stage, and whether the stage's map is its input rather than its output.
-
-    Args:
-        model: any net.
-        stage: conv2_x, conv3_x, ... (VGG has conv1_x too), None for the last; else the name of a module.
-
-    Raises:
-        UserError: there is none, or None is given for a net whose stages are not known.
-    """
-    stages: dict[str, tuple[nn.Module, bool]] = {}
-    match model:
-        case ResNet():
-            stages = dict(zip(model.feature_shapes(), ((module, False) for module in model.stages()), strict=True))
-        case VGG():
-            pools = [module for module in model.features if isinstance(module, nn.MaxPool2d)]
-            stages = dict(zip(model.feature_shapes(), ((module, True) for module in pools), strict=True))
-    if stage is None and stages:
-        return list(stages.values())[-1]
-    if stage in stages:
-        return stages[stage]
-    modules = dict(model.named_modules())
-    if stage and stage in modules:
-        return modules[stage], False
-    known = list(stages) or [name for name in modules if name]
-    listed = ", ".join(known if len(known) <= 8 else [*known[:7], "…"])
-    if stage is None:
-        raise UserError(f"The stages of a {type(model).__name__} are not known: name one of its modules ({listed}).")
-    raise UserError(f"{type(model).__name__} has no stage {stage!r}; it has {listed}.{near_misses(stage, known)}")
-
-
-def overlay(
-    image: Image.Image | UInt8[np.ndarray, "h w *rgb"],
-    heat: Float[np.ndarray, "rows columns"],
-    *,
-    scale: int = 1,
-    strength: float = 0.8,
-    top: float | None = None,
-) -> Image.Image:
-    """Return the image in grey with what speaks for the class in colour on it, as a picture in mode "RGB".
-
-    Values of 0 and below leave the image as it is; the largest is yellow and the most opaque.
-
-    Args:
-        image: what the map lies on, as `seen` returns it.
-        heat: a map of any size; it is resized to the image.
-        scale: how many times as large the picture is; the image's pixels stay sharp squares, the map is smooth.
-        strength: opacity where the map is largest, 0 to 1.
-        top: value that is drawn as the largest; None is the largest of the map. Give one to compare maps.
-
-    Raises:
-        ValueError: `scale` is below 1 or `strength` outside 0 to 1.
-    """
-    if scale < 1 or not 0 <= strength <= 1:
-        raise ValueError(f"scale is {scale} and strength {strength}; scale is at least 1, strength between 0 and 1.")
-    picture = image if isinstance(image, Image.Image) else Image.fromarray(np.squeeze(image))
-    size = picture.width * scale, picture.height * scale
-    base = np.asarray(picture.convert("L").resize(size, Image.Resampling.NEAREST), np.float32)[:, :, None]
-    smooth = Image.fromarray(np.asarray(heat, np.float32)).resize(size, Image.Resampling.BICUBIC)
-    values = np.nan_to_num(np.asarray(smooth))
-    highest = float(np.max(np.nan_to_num(heat), initial=0.0)) if top is None else top
-    share = np.clip(values / highest, 0, 1) if highest > 0 else np.zeros_like(values)
-    opacity = strength * share[:, :, None]
-    return Image.fromarray(((1 - opacity) * base + opacity * _heat_colors(share)).round().astype(np.uint8))
-
-
-def _heat_colors(share: Float32[np.ndarray, "h w"]) -> Float32[np.ndarray, "h w 3"]:
-    """Return colours from 0..1, of a scale whose lightness grows evenly, so that it also reads in print."""
-    import matplotlib as mpl
-
-    # Its first quarter is black, in which the image would drown.
-    return mpl.colormaps["inferno"](0.25 + 0.75 * share)[:, :, :3].astype(np.float32) * 255
-
-
 def _maps_of(
     stored: StoredModel,
     images: Iterable[Any],
@@ -297,9 +143,3 @@ def _pixels(preprocessor: Preprocessor, image: Any) -> UInt8[np.ndarray, "crop c
     if not isinstance(image, Image.Image):
         raise DataError(f"{type(image).__name__} is no image; give PIL images or uint8 arrays.")
     return preprocessor.pixels(ImageOps.exif_transpose(image))
-
-
-def _close(first: Tensor, second: Tensor) -> bool:
-    return first.shape == second.shape and bool(
-        (first - second).abs().max() <= _TOLERANCE * (1 + float(second.abs().max()))
-    )

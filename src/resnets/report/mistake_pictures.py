@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from resnets.analysis.attribution import class_activation_maps, grad_cam, overlay, seen
+from resnets.analysis.attribution import class_activation_maps, grad_cam, seen
+from resnets.analysis.overlay import overlay
 from resnets.data.decode import read_image
 from resnets.data.splits import FileSplit
 from resnets.report.text import printable
