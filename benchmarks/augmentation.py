@@ -12,19 +12,21 @@ after the other, the whole image resized before the crop.
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
-import statistics
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from resnets.cli.bench_screen import print_benchmarks
+from resnets.data.decode import is_image_name
+from resnets.engine.device import keep_freed_memory
+from resnets.studies.bench import Work, benchmark
+
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from resnets.studies.bench import Row
 
 BATCH = 16
 CROP = "decode and crop"
@@ -100,6 +102,11 @@ def usual_system(paths: tuple[Path, ...]) -> Callable[[int], object]:
     return lambda number: torch.stack([one(paths[(number * BATCH + i) % len(paths)]) for i in range(BATCH)])
 
 
+def added_to_crop(row: Row) -> str:
+    """Return what a row takes beside decoding and cropping, in percent."""
+    return "" if row.ratio is None else f"{100 * (1 / row.ratio.median - 1):+.1f} %"
+
+
 def main() -> None:
     """Measure and print the table; write it as JSON where asked."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -110,51 +117,18 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
-    import torch
-
-    from resnets.artifacts.run_directory import environment
-    from resnets.data.decode import is_image_name
-    from resnets.engine.device import keep_freed_memory
-
     keep_freed_memory()  # as training does
-    torch.set_num_threads(given.threads)
     paths = tuple(sorted(path for path in given.photographs.rglob("*") if is_image_name(path.name)))
     systems = our_systems(paths) | {USUAL: usual_system(paths)}
-    seconds: dict[str, list[float]] = {name: [] for name in systems}
-    for number in range(given.batches + 1):
-        # Each system is the first to read its images as often as any other.
-        first = number % len(systems)
-        for name, batch in [*systems.items()][first:] + [*systems.items()][:first]:
-            started = time.perf_counter()
-            batch(number)
-            if number:  # the first batch imports and fills caches
-                seconds[name].append((time.perf_counter() - started) / BATCH)
-    rows = [
-        {
-            "system": name,
-            "ms_per_image": round(1e3 * statistics.median(times), 3),
-            # Each batch against the same images in the same round: what the machine does meanwhile cancels out.
-            "added_to_crop_percent": round(
-                100 * statistics.median(one / crop - 1 for one, crop in zip(times, seconds[CROP], strict=True)), 1
-            ),
-            "spread_ms": [round(1e3 * min(times), 3), round(1e3 * max(times), 3)],
-        }
-        for name, times in seconds.items()
-    ]
-    for row in rows:
-        print(f"{row['ms_per_image']:>8.2f} ms/image {row['added_to_crop_percent']:>+7.1f} %  {row['system']}")
+    found = benchmark(
+        [Work(name=name, images=BATCH, start=lambda work=work: work) for name, work in systems.items()],
+        what=f"training images of 224 pixels from {len(paths)} photographs, batch {BATCH}, one process",
+        rounds=given.batches,
+        threads=given.threads,
+    )
+    print_benchmarks([found], [("added", added_to_crop)])
     if given.out:
-        here = environment()
-        report = {
-            "what": f"training images of 224 pixels from {len(paths)} photographs, batch {BATCH}, one process",
-            "rows": rows,
-            "hardware": {"processor": here["processor"], "cores": os.cpu_count(), "platform": platform.platform()},
-            "versions": {"python": here["python"]} | here["versions"],
-            "commit": here["commit"],
-            "command": f"python benchmarks/augmentation.py --batches {given.batches} --threads {given.threads}",
-            "batches": given.batches,
-        }
-        given.out.write_text(json.dumps(report, indent=2) + "\n")
+        found.write(given.out)
 
 
 if __name__ == "__main__":

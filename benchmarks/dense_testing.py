@@ -8,7 +8,7 @@ Every system tests ResNet-18 (torchvision's variant) with the same weights on th
 256, 384, 480 and 640, mirror images, 7x7 windows of the last map, softmax averaged. The first row is what a person
 writes: torchvision's net and transforms, one image after the other, one forward pass a size (the image and its mirror
 image together), eager fp32 in the default layout. The rows below are the product, and the product with one of its
-measures left out. Before anything is timed, the probabilities of all fp32 systems are checked to agree to 1e-5.
+measures left out. The probabilities of all fp32 systems are checked to agree to 1e-5.
 
 What was learned on two Zen 4 cores: in fp32, 94 % of our time is convolutions at 205 GFLOP/s, which is what these
 cores can do, so that no more than about 1.5 times the loop is left to win; bf16 doubles what they can do. Processes
@@ -20,46 +20,52 @@ into the convolutions would save another 5 % in fp32.
 from __future__ import annotations
 
 import argparse
-import json
-import multiprocessing
 import os
-import platform
-import statistics
-import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from resnets.cli.bench_screen import fact, print_benchmarks
+from resnets.studies.bench import Prepared, System, benchmark, chosen
+
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from multiprocessing.connection import Connection
 
 SIDES = (224, 256, 384, 480, 640)
 TOLERANCE = 1e-5
 
 
-@dataclass(frozen=True)
-class System:
+@dataclass(frozen=True, kw_only=True)
+class Testing(System):
     """One way to test, as a row of the table."""
 
-    name: str
+    paths: tuple[Path, ...]
+    threads: int
     usual: bool = False
     folded: bool = True
     channels_last: bool = True
     precision: str = "fp32"
     workers: int = -1
 
+    def prepare(self) -> Prepared:
+        """Build the net, test once, and return the function that tests again."""
+        test = usual_tester(self.paths) if self.usual else our_tester(self, self.paths, self.threads)
+        return Prepared(lambda _: (test(), None)[1], {"probabilities": test()})
 
-SYSTEMS = (
-    System("usual: eager fp32, one image and size at a time", usual=True),
-    System("ours, fp32"),
-    System("ours, fp32, BatchNorm not folded", folded=False),
-    System("ours, fp32, contiguous", channels_last=False),
-    System("ours, fp32, one thread decodes", workers=0),
-    System("ours, bf16", precision="bf16"),
-)
+
+def systems_of(paths: tuple[Path, ...], threads: int) -> list[Testing]:
+    """Return the usual way, ours, and ours with one of its measures left out."""
+    common: dict[str, Any] = {"images": len(paths), "paths": paths, "threads": threads}
+    return [
+        Testing(name="usual: eager fp32, one image and size at a time", usual=True, **common),
+        Testing(name="ours, fp32", **common),
+        Testing(name="ours, fp32, BatchNorm not folded", folded=False, **common),
+        Testing(name="ours, fp32, contiguous", channels_last=False, **common),
+        Testing(name="ours, fp32, one thread decodes", workers=0, **common),
+        Testing(name="ours, bf16", precision="bf16", **common),
+    ]
 
 
 def photographs(folder: Path, count: int) -> tuple[Path, ...]:
@@ -112,7 +118,7 @@ def usual_tester(paths: tuple[Path, ...]) -> Callable[[], np.ndarray]:
     return test
 
 
-def our_tester(system: System, paths: tuple[Path, ...], threads: int) -> Callable[[], np.ndarray]:
+def our_tester(system: Testing, paths: tuple[Path, ...], threads: int) -> Callable[[], np.ndarray]:
     """Return a function that tests all photographs with the parts of the product."""
     import torch
     from torchvision.models import resnet18
@@ -159,19 +165,6 @@ def our_tester(system: System, paths: tuple[Path, ...], threads: int) -> Callabl
     return test
 
 
-def serve(system: System, paths: tuple[Path, ...], threads: int, pipe: Connection) -> None:
-    """Run in a process of its own: build, test once and send the probabilities, then time as often as asked."""
-    import torch
-
-    torch.set_num_threads(threads)
-    test = usual_tester(paths) if system.usual else our_tester(system, paths, threads)
-    pipe.send(test())
-    while pipe.recv():
-        started = time.perf_counter()
-        test()
-        pipe.send(len(paths) / (time.perf_counter() - started))
-
-
 def main() -> None:
     """Measure and print the table; write it as JSON where asked."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -179,66 +172,29 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=24, help="photographs")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1))
-    parser.add_argument("--only", type=int, nargs="+", help="numbers of the systems to run, from 0")
+    parser.add_argument("--only", nargs="+", default=[], help="words in the names of the systems to run")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     paths = photographs(given.images, given.count)
-    systems = [SYSTEMS[number] for number in given.only] if given.only else list(SYSTEMS)
-    context = multiprocessing.get_context("spawn")
-    running = []
-    for system in systems:
-        ours, theirs = context.Pipe()
-        process = context.Process(target=serve, args=(system, paths, given.threads, theirs))
-        process.start()
-        theirs.close()  # so that a process that dies ends our wait
-        running.append((system, process, ours, ours.recv()))
-    differences = {system.name: float(np.abs(scores - running[0][3]).max()) for system, _, _, scores in running}
-    for system in systems:
-        if system.precision == "fp32" and not differences[system.name] <= TOLERANCE:
-            raise SystemExit(f"{system.name}: probabilities differ by {differences[system.name]:.2g}")
-    rates: dict[str, list[float]] = {system.name: [] for system in systems}
-    for _ in range(given.repeats):
-        for system, _, pipe, _ in running:
-            time.sleep(0.5)  # the threads of the system before spin for a moment after its last pass
-            pipe.send(True)
-            rates[system.name].append(pipe.recv())
-    for _, process, pipe, _ in running:
-        pipe.send(False)
-        process.join(10)
-        if process.is_alive():
-            process.terminate()
-    usual = statistics.median(rates[systems[0].name])
-    rows = [
-        {
-            "system": system.name,
-            "images_per_second": round(statistics.median(rates[system.name]), 3),
-            "ratio": round(statistics.median(rates[system.name]) / usual, 3),
-            "spread": [round(min(rates[system.name]), 3), round(max(rates[system.name]), 3)],
-            "largest_difference_of_probabilities": differences[system.name],
-            "settings": asdict(system),
-        }
-        for system in systems
-    ]
-    for row in rows:
-        print(f"{row['images_per_second']:>8.3f} images/s {row['ratio']:>6.2f}x  {row['system']}")
+    found = benchmark(
+        chosen(systems_of(paths, given.threads), given.only),
+        what=f"ResNet-18, dense testing of {len(paths)} photographs at {len(SIDES)} sizes with mirror images",
+        rounds=given.repeats,
+        own_process=True,
+        threads=given.threads,
+    )
+    expected = found.rows[0].facts.pop("probabilities")
+    found.rows[0].facts["difference"] = 0.0
+    for row in found.rows[1:]:
+        if row.images_per_second is None:
+            continue
+        difference = float(np.abs(row.facts.pop("probabilities") - expected).max())
+        if "bf16" not in row.system and not difference <= TOLERANCE:
+            raise SystemExit(f"{row.system}: probabilities differ by {difference:.2g}")
+        row.facts["difference"] = difference
+    print_benchmarks([found], [("difference", fact("difference", "{:.1g}"))])
     if given.out:
-        what = f"ResNet-18, dense testing of {len(paths)} photographs at {len(SIDES)} sizes with mirror images"
-        given.out.write_text(json.dumps({"what": what, "rows": rows} | facts(given, len(paths)), indent=2) + "\n")
-
-
-def facts(given: argparse.Namespace, images: int) -> dict[str, Any]:
-    """Return commit, versions, hardware and repetitions."""
-    from resnets.artifacts.run_directory import environment
-
-    here = environment()
-    return {
-        "hardware": {"processor": here["processor"], "cores": given.threads, "platform": platform.platform()},
-        "versions": {"python": here["python"]} | here["versions"],
-        "commit": here["commit"],
-        "command": f"python benchmarks/dense_testing.py --images … --count {given.count} --repeats {given.repeats}",
-        "repeats": given.repeats,
-        "images": images,
-    }
+        found.write(given.out)
 
 
 if __name__ == "__main__":

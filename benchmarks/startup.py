@@ -9,16 +9,16 @@ least that any torch program does: import torch and the forward pass of the net'
 from __future__ import annotations
 
 import argparse
-import json
-import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+
+from resnets.artifacts.run_directory import environment, write_json
+from resnets.studies.timing import interleaved, paired_ratio, spread
 
 LEAST = """
 import sys
@@ -76,28 +76,22 @@ def main() -> None:
             "resnets --help": [sys.executable, "-m", "resnets", "--help"],
             "resnets describe resnet50": [sys.executable, "-m", "resnets", "describe", "resnet50"],
         }
-        seconds: dict[str, list[float]] = {name: [] for name in commands}
-        for _ in range(given.repeats + 1):
-            for name, command in commands.items():
-                started = time.perf_counter()
-                subprocess.run(command, check=True, capture_output=True)
-                seconds[name].append(time.perf_counter() - started)
+        runs = {name: lambda _, command=command: call(command) for name, command in commands.items()}
+        measured = interleaved(runs, rounds=given.repeats)  # the warm-up fills the page cache
+    seconds = {name: [took for turn in turns for took in turn] for name, turns in measured.items()}
     rows = []
-    base = statistics.median(seconds["least prediction"][1:])
     for name, times in seconds.items():
-        warm = times[1:]  # the first round fills the page cache
+        took, ratio = spread(times), paired_ratio(times, seconds["least prediction"])
         rows.append(
             {
                 "system": name,
-                "seconds": round(statistics.median(warm), 3),
-                "ratio": round(statistics.median(warm) / base, 3),
-                "spread": [round(min(warm), 3), round(max(warm), 3)],
+                "seconds": round(took.median, 3),
+                "ratio": round(ratio.median, 3),
+                "spread": [round(took.smallest, 3), round(took.largest, 3)],
             }
         )
-        print(f"{rows[-1]['seconds']:>8.3f} s {rows[-1]['ratio']:>6.2f}x the least prediction   {name}")
+        print(f"{took.median:>8.3f} s {ratio.median:>6.2f}x the least prediction   {name}")
     if given.out:
-        from resnets.artifacts.run_directory import environment
-
         here = environment()
         report = {
             "what": "start-up and first answer, fresh processes",
@@ -105,10 +99,15 @@ def main() -> None:
             "hardware": {"processor": here["processor"], "cores": here["cores"], "platform": here["platform"]},
             "versions": {"python": here["python"]} | here["versions"],
             "commit": here["commit"],
-            "command": f"python benchmarks/startup.py --repeats {given.repeats}",
+            "command": here["command"],
             "repeats": given.repeats,
         }
-        given.out.write_text(json.dumps(report, indent=2) + "\n")
+        write_json(given.out, report)
+
+
+def call(command: list[str]) -> None:
+    """Run a command to its end."""
+    subprocess.run(command, check=True, capture_output=True)
 
 
 if __name__ == "__main__":

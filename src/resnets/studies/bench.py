@@ -14,17 +14,18 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
-from resnets.artifacts.run_directory import environment
+from resnets.artifacts.run_directory import environment, write_json
 from resnets.specs.errors import ResnetsError, UserError, near_misses
 from resnets.specs.visible import in_line
 from resnets.studies.timing import LostError, Run, Spread, interleaved, paired_ratio, percentile, rates, spread
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from resnets.studies.timing import Rounds
 
@@ -68,6 +69,18 @@ class System:
     def prepare(self) -> Prepared:
         """Build whatever the work needs, and return it."""
         raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work(System):
+    """A function as a system, for one process."""
+
+    start: Callable[[], Run]
+    """Returns the work."""
+
+    def prepare(self) -> Prepared:
+        """Return the work."""
+        return Prepared(self.start())
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -139,6 +152,21 @@ class Benchmark:
             "notes": list(self.notes),
         }
 
+    def write(self, path: Path) -> None:
+        """Write the document to a file, whole or not at all.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        write_json(path, self.document())
+
+
+def joined(benchmarks: Sequence[Benchmark]) -> Benchmark:
+    """Return the rows of several benchmarks of one kind as one; what else is known is that of the first."""
+    first = benchmarks[0]
+    rows = tuple(row for one in benchmarks for row in one.rows)
+    return replace(first, what="; ".join(one.what for one in benchmarks), rows=rows)
+
 
 def benchmark(
     systems: Sequence[System],
@@ -147,6 +175,7 @@ def benchmark(
     rounds: int = 7,
     calls: int = 1,
     seconds: float = 0.0,
+    unmeasured: int = 0,
     own_process: bool = False,
     threads: int = 0,
     settings: Mapping[str, Any] | None = None,
@@ -162,6 +191,7 @@ def benchmark(
         rounds: that count; one more goes before.
         calls: calls a turn, at least.
         seconds: and until they have taken this long.
+        unmeasured: calls at the beginning of each turn that do not count.
         own_process: give each a process of its own, for systems that change how their process works (allocator,
             threads, compiler). Otherwise they share this one.
         threads: of torch; 0 leaves its choice.
@@ -198,6 +228,7 @@ def benchmark(
             rounds=rounds,
             calls=calls,
             seconds=seconds,
+            unmeasured=unmeasured,
             rest=(lambda: time.sleep(SETTLE_SECONDS)) if own_process else (lambda: None),
             clock=clock,
             on_round=lambda number: say("warming up" if number < 0 else f"round {number + 1} of {rounds}"),
@@ -339,8 +370,8 @@ def _hardware(threads: int) -> tuple[dict[str, Any], list[str]]:
     if hardware["load_before"] < 0.5:
         return hardware, []
     return hardware, [
-        f"Other programs keep {hardware['load_before']:.1f} of {hardware['cores']} cores busy: ratios hold better than "
-        "rates."
+        f"The load of the machine was {hardware['load_before']:.1f} on {hardware['cores']} cores before: where other programs "
+        "ran beside this, ratios hold better than rates."
     ]
 
 

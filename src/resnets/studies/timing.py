@@ -80,6 +80,7 @@ def interleaved(
     warm_up: int = 1,
     calls: int = 1,
     seconds: float = 0.0,
+    unmeasured: int = 0,
     rest: Callable[[], None] = lambda: None,
     clock: Callable[[], float] = time.perf_counter,
     on_round: Callable[[int], None] = lambda number: None,
@@ -96,6 +97,7 @@ def interleaved(
         warm_up: rounds before them, of a single call each, which import, allocate, compile and fill caches.
         calls: calls a turn, at least.
         seconds: a turn goes on until its calls have taken this long together.
+        unmeasured: calls at the beginning of each turn that do not count, where a pause leaves its trace.
         rest: done before each turn, such as to wait until the threads of the one before have gone to sleep.
         clock: seconds.
         on_round: told the number of each round as it begins; those of the warm-up are below 0.
@@ -113,10 +115,15 @@ def interleaved(
         for name in names[first:] + names[:first]:
             rest()
             turn: list[float] = []
+            left = unmeasured if number >= 0 else 0
             try:
                 while not turn or (number >= 0 and (len(turn) < calls or sum(turn) < seconds)):
-                    turn.append(_timed(runs[name], done[name], clock))
+                    took = _timed(runs[name], done[name], clock)
                     done[name] += 1
+                    if left:
+                        left -= 1
+                    else:
+                        turn.append(took)
             except LostError as error:
                 if on_lost is None:
                     raise
