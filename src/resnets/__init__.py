@@ -9,11 +9,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from resnets.api import Classifier, Prediction, TrainedRun, build, convert, evaluate, load, recipe, train
+    from resnets.api import Classifier, Prediction, TrainedRun, build, convert, evaluate, load, prepare, recipe, train
     from resnets.models.interop.foreign import Hints
     from resnets.specs.errors import ResnetsError, UserError
     from resnets.specs.run import Machine, shorten
     from resnets.studies.compare import compare
+    from resnets.studies.doctor import doctor
 
 __version__ = "0.1.0"
 
@@ -28,8 +29,10 @@ _HOMES = {
     "build": "resnets.api",
     "compare": "resnets.studies.compare",
     "convert": "resnets.api",
+    "doctor": "resnets.studies.doctor",
     "evaluate": "resnets.api",
     "load": "resnets.api",
+    "prepare": "resnets.api",
     "recipe": "resnets.recipes.find",
     "shorten": "resnets.specs.run",
     "train": "resnets.api",
@@ -47,8 +50,10 @@ __all__ = [
     "build",
     "compare",
     "convert",
+    "doctor",
     "evaluate",
     "load",
+    "prepare",
     "recipe",
     "shorten",
     "train",

@@ -27,12 +27,15 @@ from resnets.data.open import dataset_spec_for
 from resnets.data.splits import FileSplit
 from resnets.data.views import shorter_sides
 from resnets.engine.device import check_precision, choose_device, set_up, use_channels_last, worker_processes
+from resnets.engine.interruption import listen
+from resnets.engine.progress import counting
 from resnets.engine.step import DTYPES
 from resnets.models.build import build as build_from_spec
 from resnets.recipes.find import check_data, recipe
 from resnets.specs.catalogue import model_spec
 from resnets.specs.data import DatasetSpec, ImageFolder
-from resnets.specs.errors import ImageError, UserError
+from resnets.specs.errors import ImageError, InterruptedRunError, UserError, counted
+from resnets.specs.preprocess import LARGEST_PX
 from resnets.specs.protocol import Dense
 from resnets.specs.run import Machine, TrainSpec
 from resnets.tasks.classify import features as feature_extraction
@@ -58,6 +61,7 @@ if TYPE_CHECKING:
 
     from resnets.artifacts.conversion import Conversion
     from resnets.artifacts.model_folder import StoredModel
+    from resnets.data.shard_index import ShardIndex
     from resnets.data.splits import Split
     from resnets.models.interop.foreign import Hints
     from resnets.specs.protocol import ProtocolSpec
@@ -401,6 +405,78 @@ def _write_scores(path: Path, tested: dict[str, Tested], split: Split, classes: 
         name: one.scores.log_probabilities.exp().numpy() for name, one in tested.items() if one.scores is not None
     }
     write_scores(path, probabilities, labels=split.labels, classes=classes, images=images)
+
+
+def prepare(
+    source: str | Path,
+    destination: str | Path,
+    *,
+    resize_px: int = 0,
+    raw: bool = False,
+    quality: int = 95,
+    shard_mb: int = 128,
+    workers: int = -1,
+    quiet: bool = True,
+) -> ShardIndex:
+    """Make shards of a folder of images: tar files in WebDataset's layout, which train, evaluate and predict as it does.
+
+    Without `resize_px` and `raw`, every file is copied as it is, and a run on the shards is bit for bit the run on the
+    folder. An interrupted preparation goes on behind its last finished shard.
+
+    Args:
+        source: a folder of images, or of shards.
+        destination: a folder that does not exist, is empty, or holds what an interrupted preparation left.
+        resize_px: shorter side of the larger images; 0 keeps every size.
+        raw: store pixels, decoded once for all epochs, instead of JPEG.
+        quality: of JPEG, 1 to 100, where images are resized.
+        shard_mb: size of a shard, in megabytes.
+        workers: processes that decode and encode; -1: one a core.
+        quiet: show no progress on stderr.
+
+    Raises:
+        InterruptedRunError: it was stopped by a signal; the same call goes on.
+        UserError: the source cannot be read, the destination holds something else or cannot be written, or an option
+            has no meaning.
+        ResnetsError: a worker process died.
+    """
+    from resnets.data.open import list_images
+    from resnets.data.shard_index import Form
+    from resnets.data.shard_writer import prepare as write_shards
+
+    if not 0 <= resize_px <= LARGEST_PX:
+        raise UserError(f"--resize is {resize_px}; it is a number of pixels from 1 to {LARGEST_PX}, such as 256.")
+    if not 1 <= quality <= 100:
+        raise UserError(f"--quality is {quality}; JPEG's quality is between 1 and 100.")
+    if not 1 <= shard_mb <= 100_000:
+        raise UserError(f"--shard-mb is {shard_mb}; it is between 1 and 100,000.")
+    source, destination = Path(source).expanduser(), Path(destination).expanduser()
+    if destination.resolve().is_relative_to(source.resolve()):
+        raise UserError(f"{destination} lies in {source}, whose images it is made of; choose a place outside it.")
+    if raw:
+        form = Form(kind="raw", resize_px=resize_px)
+    elif resize_px:
+        form = Form(kind="jpeg", resize_px=resize_px, quality=quality)
+    else:
+        form = Form()
+    with listen() as interruption, counting("Preparing shards", quiet=quiet) as on_images:
+        listing = list_images(source)
+        interruption.can_save = True
+        prepared = write_shards(
+            listing,
+            destination,
+            form,
+            shard_bytes=shard_mb * 10**6,
+            workers=worker_processes(Machine(workers=workers)),
+            on_images=on_images,
+            should_stop=lambda: interruption.requested,
+        )
+    if prepared.index is None:
+        raise InterruptedRunError(
+            f"Stopped: {prepared.done:,} of {counted(prepared.images, 'image')} are in finished shards in {destination}. "
+            "Run the same command again to go on.",
+            interruption.exit_code,
+        )
+    return prepared.index
 
 
 def convert(

@@ -116,8 +116,11 @@ def test_a_folder_that_holds_something_else_is_refused_and_left_alone(folder, tm
     assert digests(tmp_path) == {"mine.txt": hashlib.sha256(b"mine").hexdigest()}
     prepare(list_folder(folder), tmp_path / "shards", RAW)
     before = digests(tmp_path / "shards")
-    with pytest.raises(DataError, match="holds a finished set"):
-        prepare(list_folder(folder), tmp_path / "shards", RAW)
+    with pytest.raises(DataError, match="shards of other images or with other options"):
+        prepare(list_folder(folder), tmp_path / "shards", Form())
+    again = prepare(list_folder(folder), tmp_path / "shards", RAW)
+    assert again.index is not None
+    assert again.index.images == 44
     assert digests(tmp_path / "shards") == before
 
 

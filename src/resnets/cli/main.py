@@ -20,12 +20,15 @@ COMMANDS = {
     "demo": "train a plain and a residual net side by side: the paper's claim in two minutes",
     "train": "train a recipe; run again, it resumes",
     "evaluate": "test errors of a trained model, or of several as an ensemble",
+    "check-data": "broken, duplicated, leaking and odd images of a folder, before training meets them",
     "predict": "the most probable classes of images",
     "report": "one web page about a run or several: curves, confusions, mistakes, environment",
+    "prepare": "a folder of images into shards: few large files that stream from disk or a web server",
     "convert": "weights from and to torchvision, timm, Hugging Face, Caffe; proven equal",
     "reproduce": "tables and figures of the paper: ours, the paper's, the verdict",
     "compare": "two recipes, the same seeds for both: the difference, with its interval, in a sentence",
     "describe": "an architecture as in Table 1: layers, parameters, multiply-adds, memory",
+    "doctor": "what limits a run on this machine: disk, decoding, transfer or model; and the fix, measured",
 }
 
 HELP = f"""\
@@ -66,7 +69,7 @@ def main(arguments: list[str]) -> int:
         print(f"error: {visible(message)}", file=sys.stderr)
         return 2
     try:
-        return importlib.import_module(f"resnets.cli.{command}").main(rest)
+        return importlib.import_module(f"resnets.cli.{command.replace('-', '_')}").main(rest)
     except InterruptedRunError as interruption:
         print(visible(interruption), file=sys.stderr)
         return interruption.exit_code

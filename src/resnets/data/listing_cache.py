@@ -14,7 +14,7 @@ import json
 import os
 import zipfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -78,7 +78,7 @@ def store(root: Path, key: str, dataset: Dataset, folders: Mapping[str, int], li
         "fingerprint": dataset.fingerprint,
         "notes": dataset.notes,
     }
-    arrays = {"described": np.frombuffer(json.dumps(described).encode(), np.uint8)}
+    arrays: dict[str, Any] = {"described": np.frombuffer(json.dumps(described).encode(), np.uint8)}
     arrays |= _packed("folders", PackedNames.of(folders))
     arrays["modified_ns"] = np.array(list(folders.values()), np.int64)
     for name, split in dataset.splits.items():

@@ -48,6 +48,18 @@ def open_dataset(spec: DatasetSpec, root: Path | None = None, *, on_progress: Pr
             return open_folder(spec, root)
 
 
+def list_images(root: Path, *, to_train: bool = True) -> Listing:
+    """Return the images of a folder, or of shards in it, but for those in its quarantine.
+
+    Without `to_train`, a folder without splits is one, "test".
+
+    Raises:
+        DataError: the folder is missing or damaged, or not laid out as one of images.
+    """
+    listing = (list_shards if holds_shards(root) else list_folder)(root, to_train=to_train)
+    return listing.without(read_quarantine(root))
+
+
 def open_folder(spec: ImageFolder, root: Path) -> Dataset:
     """Return the images of a folder, or of shards in it, to train on; see `listing.divided`.
 
@@ -55,12 +67,12 @@ def open_folder(spec: ImageFolder, root: Path) -> Dataset:
         DataError: the folder is missing, empty or damaged, or as for `listing.divided`.
     """
     if holds_shards(root):
-        return divided(spec, _without_quarantined(list_shards(root), root))
+        return divided(spec, list_images(root))
     listed_ns = time.time_ns()
     key = json.dumps([str(root), spec.validation_fraction, spec.split_seed, _quarantine_state(root)])
     dataset = listing_cache.load(root, key)
     if dataset is None:
-        listing = _without_quarantined(list_folder(root), root)
+        listing = list_images(root)
         dataset = divided(spec, listing)
         listing_cache.store(root, key, dataset, listing.folders, listed_ns)
     return dataset
@@ -72,12 +84,7 @@ def open_test_folder(root: Path) -> Dataset:
     Raises:
         DataError: the folder is missing, empty or damaged, or as for `listing.undivided`.
     """
-    list_images = list_shards if holds_shards(root) else list_folder
-    return undivided(_without_quarantined(list_images(root, to_train=False), root))
-
-
-def _without_quarantined(listing: Listing, root: Path) -> Listing:
-    return listing.without(read_quarantine(root))
+    return undivided(list_images(root, to_train=False))
 
 
 def _quarantine_state(root: Path) -> list[int]:

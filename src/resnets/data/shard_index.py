@@ -84,6 +84,8 @@ class ShardIndex:
     """A set of shards."""
 
     form: Form
+    plan: dict[str, Any]
+    """What the bytes of the shards depend on, but for the content of the images: the same preparation has the same."""
     divided: bool
     """Whether the folder had splits; what has none is "train"."""
     splits: dict[str, dict[str, int]]
@@ -115,6 +117,7 @@ def write_index(folder: Path, index: ShardIndex) -> None:
         "format": "resnets-shards",
         "version": _VERSION,
         "form": dataclasses.asdict(index.form),
+        "plan": index.plan,
         "divided": index.divided,
         "images": index.images,
         "splits": index.splits,
@@ -200,6 +203,7 @@ def _joined(described: dict[str, Any], content: bytes) -> ShardIndex:
         names = PackedNames(_array(arrays["names"], np.uint8).tobytes(), _array(arrays["ends"], np.int64))
     index = ShardIndex(
         form=Form(**described["form"]),
+        plan=dict(described["plan"]),
         divided=bool(described["divided"]),
         splits={split: dict(classes) for split, classes in described["splits"].items()},
         shards=tuple(Shard(**shard) for shard in described["shards"]),

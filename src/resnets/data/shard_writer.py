@@ -28,7 +28,7 @@ from resnets.data.decode import read_image
 from resnets.data.loader import decoded_batches
 from resnets.data.order import STORED_STREAM, random_words
 from resnets.data.preprocess import resized_size
-from resnets.data.shard_index import DESCRIPTION, Form, Places, Shard, ShardIndex, replace_file, write_index
+from resnets.data.shard_index import DESCRIPTION, Form, Places, Shard, ShardIndex, read_index, replace_file, write_index
 from resnets.data.sources import PackedNames
 from resnets.specs.errors import DataError, ImageError, counted
 
@@ -46,7 +46,8 @@ _IMAGES_A_CHUNK = 32
 _BLOCK = tarfile.BLOCKSIZE
 
 
-class Prepared(NamedTuple):
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Prepared:
     """What a preparation has come to."""
 
     index: ShardIndex | None
@@ -73,7 +74,7 @@ def prepare(
 
     Args:
         listing: the images.
-        destination: a folder that does not exist, is empty, or holds what an interrupted preparation left.
+        destination: a folder that does not exist, is empty, or holds what the same preparation left or has made.
         form: what becomes of the images.
         shard_bytes: a shard ends with the first image that makes it larger.
         workers: processes that read and encode; 0 works in this one.
@@ -89,8 +90,11 @@ def prepare(
     if not total:
         raise DataError(f"{listing.name} has no images. {listing.expected}")
     work = destination / _WORK
+    plan = _plan(images, form, shard_bytes)
     try:
-        _begin(work, destination, _plan(images, form, shard_bytes))
+        if (finished := _finished_set(destination, plan)) is not None:
+            return Prepared(index=finished, done=total, images=total)
+        _begin(work, destination, plan)
         state = _State()
         for split in images:
             numbers = _stored_order(split)
@@ -100,13 +104,13 @@ def prepare(
             try:
                 for number, outcome in _outcomes(split, numbers[state.position :], form, workers):
                     if should_stop():
-                        return Prepared(None, state.done, total)
+                        return Prepared(index=None, done=state.done, images=total)
                     writer.add(number, outcome, state)
                     on_images(state.done + writer.pending, total)
                 writer.finish(state)
             finally:
                 writer.abandon()
-        index = _index(images, form, state, divided=listing.divided)
+        index = _index(images, form, plan, state, divided=listing.divided)
         classes = _all_classes(images)
         replace_file(destination / "classes.txt", "".join(f"{name}\n" for name in classes).encode())
         write_index(destination, index)
@@ -115,7 +119,7 @@ def prepare(
         raise DataError(
             f"{destination} cannot be written: {error.strerror or error}. What is finished stays; run the command again."
         ) from error
-    return Prepared(index, total, total)
+    return Prepared(index=index, done=total, images=total)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -344,14 +348,28 @@ def _plan(images: list[_Split], form: Form, shard_bytes: int) -> dict[str, Any]:
     return {"version": 1, "form": asdict(form), "shard_bytes": shard_bytes, "images": digest.hexdigest()}
 
 
+def _finished_set(destination: Path, plan: dict[str, Any]) -> ShardIndex | None:
+    """Return the set that the same preparation has made before.
+
+    Raises:
+        DataError: there is one of another preparation, or it is damaged.
+    """
+    if not (destination / DESCRIPTION).exists():
+        return None
+    index = read_index(destination)
+    if index.plan != plan:
+        raise DataError(
+            f"{destination} holds shards of other images or with other options; choose another folder, or remove it."
+        )
+    return index
+
+
 def _begin(work: Path, destination: Path, plan: dict[str, Any]) -> None:
     """Make the folder, or go on in it.
 
     Raises:
         DataError: something else is in it.
     """
-    if (destination / DESCRIPTION).exists():
-        raise DataError(f"{destination} holds a finished set of shards already; choose another folder or remove it.")
     path = work / _PLAN
     if path.exists():
         if path.read_text(encoding="utf-8") != json.dumps(plan):
@@ -401,7 +419,7 @@ def _finished(work: Path, split: str, numbers: Int64[np.ndarray, " n"]) -> list[
         position += count
 
 
-def _index(images: list[_Split], form: Form, state: _State, *, divided: bool) -> ShardIndex:
+def _index(images: list[_Split], form: Form, plan: dict[str, Any], state: _State, *, divided: bool) -> ShardIndex:
     shards: list[Shard] = []
     left_out: dict[str, str] = {}
     names: list[str] = []
@@ -428,6 +446,7 @@ def _index(images: list[_Split], form: Form, state: _State, *, divided: bool) ->
         raise DataError(f"No image could be read: {counted(len(left_out), 'image')}. {first}: {left_out[first]}.")
     return ShardIndex(
         form=form,
+        plan=plan,
         divided=divided,
         splits=splits,
         shards=tuple(shards),
