@@ -80,7 +80,7 @@ def training_batches(
         accumulation=spec.accumulation,
         rank=rank,
         world_size=world_size,
-        order=_order(split, spec),
+        order=training_order(split, spec),
     )
     batch_augment = BatchAugment(stream, spec.erase_probability, spec.mix)
     match split, spec.augment:
@@ -107,7 +107,12 @@ def training_batches(
             )
 
 
-def _order(split: Split, spec: TrainSpec) -> BalancedOrder | ShardOrder | None:
+def training_order(split: Split, spec: TrainSpec) -> BalancedOrder | ShardOrder | None:
+    """Return the order of the training images that a run asks for; None is permutations of all of them.
+
+    Raises:
+        SpecError: the images are not in shards, or two orders are asked for.
+    """
     together = spec.dataset.shuffle_shards if isinstance(spec.dataset, ImageFolder) else 0
     if spec.finetune.balance == "sampling":
         if together:
