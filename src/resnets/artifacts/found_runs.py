@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 
 from resnets.artifacts.run_directory import RunDirectory, read_spec
 from resnets.artifacts.run_log import RunLog, read_run_log
-from resnets.specs.errors import RunError
+from resnets.specs.errors import RunError, counted
 from resnets.specs.io import spec_hash
 from resnets.specs.optim import Plateau
 from resnets.specs.run import shorten
@@ -91,8 +91,7 @@ class FoundRun:
             if environment.get("gpu") and start.get("device", "cuda") != "cpu":
                 return str(environment["gpu"])
             threads = start.get("threads")
-            plural = "" if threads == 1 else "s"
-            return f"{environment['processor']}" + (f", {threads} thread{plural}" if threads else "")
+            return f"{environment['processor']}" + (f", {counted(threads, 'thread')}" if threads else "")
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return "unknown device"
 

@@ -34,7 +34,8 @@ def print_comparison(comparison: Comparison) -> None:
         console.print(_filled(sentence), style="" if index else "bold", markup=False)
     console.print()
     _print_table(console, _cost_table(comparison))
-    if len(comparison.seeds) > 1:
+    ratios = (comparison.speed_ratio, comparison.time_ratio)
+    if len(comparison.seeds) > 1 and any(ratio is not None for ratio in ratios):
         console.print("speed and time: medians; B / A over the pairs, which ran one after the other.", style="dim")
     console.print(f"\ncurves  {visible(comparison.picture)}\nruns    {visible(comparison.folder)}", markup=False)
 

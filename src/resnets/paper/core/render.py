@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from resnets.paper.core.experiment import BUDGETS
 from resnets.paper.core.outcome import data_text, test_text
 from resnets.paper.core.verdict import rule_text
+from resnets.specs.errors import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -209,7 +210,7 @@ def _summary(outcome: Outcome) -> str:
     parts = [f"{count} {words[kind]}" for kind, count in counts.items() if count]
     if hidden:
         parts.append(f"{hidden} of the paper's own runs not shown (--budget check lists them)")
-    trained = f", {outcome.trained} run{'s' * (outcome.trained != 1)} trained" if outcome.trained else ""
+    trained = f", {counted(outcome.trained, 'run')} trained" if outcome.trained else ""
     return f"{', '.join(parts)}; budget {outcome.budget}, {duration(outcome.seconds)}{trained}"
 
 
