@@ -1,0 +1,69 @@
+"""Whether the pixel data of a JPEG stops before its picture does.
+
+Decoders do not refuse every such file. Where the end-of-image marker follows too early, the rest of the picture is
+filled with mid-gray; where a half-copied file ends in zeros, these are decoded as if they were pixels.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import warnings
+
+from PIL import Image
+
+_END = b"\xff\xd9"
+_START_OF_SCAN = 0xDA
+# Bytes that mean something as entropy-coded data, without a marker in them.
+_FILLING = hashlib.shake_128(b"more pixels").digest(4096).replace(b"\xff", b"\x5a")
+_MID_GRAY = range(127, 130)
+
+
+def has_end(data: bytes) -> bool:
+    """Return whether a JPEG has an end-of-image marker behind the beginning of its pixels."""
+    return data.find(_END, _start_of_pixels(data)) >= 0
+
+
+def has_gray_corner(image: Image.Image) -> bool:
+    """Return whether a corner of the decoded image, "RGB" or "L", has the gray with which a decoder fills what lacks."""
+    right, bottom = image.width - 1, image.height - 1
+    corners = (image.getpixel(place) for place in ((right, bottom), (0, bottom), (right, 0), (0, 0)))
+    return any(
+        all(value in _MID_GRAY for value in (pixel if isinstance(pixel, tuple) else (pixel,))) for pixel in corners
+    )
+
+
+def stops_early(data: bytes) -> bool:
+    """Return whether a decodable JPEG lacks pixel data at its end; decodes it twice.
+
+    More data in front of the end marker changes no pixel of a complete picture, for a decoder stops at the last
+    block; it does change one that lacks blocks.
+    """
+    end = data.rfind(_END, _start_of_pixels(data))
+    body = (data[:end] if end >= 0 else data.rstrip(b"\0")).rstrip(b"\xff")
+    as_it_is = _pixels(body + _END)
+    return as_it_is is not None and _pixels(body + _FILLING + _END) != as_it_is
+
+
+def _start_of_pixels(data: bytes) -> int:
+    """Return the offset behind the header of the first scan, or 2 where there is none."""
+    offset = 2
+    while offset + 4 <= len(data) and data[offset] == 0xFF:
+        marker = data[offset + 1]
+        if marker == 0xFF:  # a fill byte
+            offset += 1
+            continue
+        offset += 2 + int.from_bytes(data[offset + 2 : offset + 4], "big")
+        if marker == _START_OF_SCAN:
+            return offset
+    return 2
+
+
+def _pixels(data: bytes) -> bytes | None:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
+                return image.tobytes()
+    except Exception:  # damaged bytes raise almost anything
+        return None

@@ -1,0 +1,100 @@
+"""The list of images that training leaves out: `quarantine.json` in the dataset's folder. Nothing is moved.
+
+    {"version": 1, "images": [{"path": "train/cat/7.jpg", "reason": "it is empty (0 bytes)", "kind": "empty"}]}
+
+Paths are relative to the folder, with forward slashes. A person may edit the file; `kind` may be missing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from resnets.specs.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+QUARANTINE_FILE = "quarantine.json"
+VERSION = 1
+
+
+class Quarantined(NamedTuple):
+    """An image that is left out."""
+
+    path: str
+    reason: str
+    kind: str = "manual"
+    """Name of a kind of finding; "manual" where a person added it."""
+
+
+def read_quarantine(root: Path) -> dict[str, str]:
+    """Return the images to leave out of a dataset's folder, relative path to reason; empty where there is no list.
+
+    Raises:
+        DataError: the list cannot be read or is damaged; the message names it.
+    """
+    return {entry.path: entry.reason for entry in read_list(root / QUARANTINE_FILE)}
+
+
+def read_list(path: Path) -> list[Quarantined]:
+    """Return the entries of a quarantine list, none where there is no such file.
+
+    Raises:
+        DataError: it cannot be read or is damaged.
+    """
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
+    except (ValueError, RecursionError) as error:  # ValueError: not JSON, or not UTF-8
+        raise DataError(f"{path} is not valid JSON ({error}). {_MEND}") from error
+    return _entries(path, document)
+
+
+_MEND = "Mend it, or delete it and run `resnets check-data FOLDER --quarantine` again."
+
+
+def _entries(path: Path, document: Any) -> list[Quarantined]:
+    if not isinstance(document, dict) or not isinstance(document.get("images"), list):
+        raise DataError(f'{path} has no list "images". {_MEND}')
+    if document.get("version") != VERSION or isinstance(document["version"], bool):
+        raise DataError(f"{path} is of version {document.get('version')!r:.40}; this program reads version {VERSION}.")
+    entries = []
+    for number, entry in enumerate(document["images"]):
+        fields = entry if isinstance(entry, dict) else {}
+        values = [fields.get("path"), fields.get("reason", "no reason is given"), fields.get("kind", "manual")]
+        if not all(isinstance(value, str) for value in values) or not values[0]:
+            raise DataError(f'{path}: entry {number} of "images" is no object with a "path" and a "reason". {_MEND}')
+        entries.append(Quarantined(*values))
+    return entries
+
+
+def write_list(path: Path, entries: Iterable[Quarantined]) -> None:
+    """Write a quarantine list, so that the file is either the old one or complete.
+
+    Raises:
+        DataError: it cannot be written.
+    """
+    document = {"version": VERSION, "images": [entry._asdict() for entry in entries]}
+    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    try:
+        # The escapes of names that are not valid UTF-8 are valid JSON, and are read back as they were.
+        with temporary.open("w", encoding="utf-8", errors="backslashreplace") as file:
+            json.dump(document, file, indent=1, ensure_ascii=False)
+            file.write("\n")
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise DataError(
+            f"{path} cannot be written: {error.strerror or error}. Name another file: --quarantine FILE."
+        ) from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
