@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -9,6 +11,7 @@ from safetensors.torch import load_file
 
 import resnets
 from resnets.specs.errors import InterruptedRunError
+from resnets.specs.io import to_json
 
 QUICK = resnets.Machine(device="cpu", checkpoint_every=8, workers=0)
 
@@ -66,3 +69,27 @@ def test_a_model_is_tested_on_shards_as_on_their_folder(photos, shards, photos_s
             report.pop("images_per_second", None)
             assert report["images"] == 15
         assert json.dumps(reports[0], default=str) == json.dumps(reports[1], default=str)
+
+
+@pytest.mark.dist
+def test_two_processes_train_on_shards_and_count_every_image_once(photos, shards, photos_spec, tmp_path):
+    (photos / "val/red/1.png").write_bytes(b"")
+    resnets.prepare(photos, tmp_path / "again", workers=0)
+    spec = dataclasses.replace(photos_spec, global_batch=8, steps=3, full_steps=3, evaluate_every_steps=3)
+    (tmp_path / "config.json").write_text(json.dumps(to_json(spec)))
+    reports = {}
+    for data in (photos, tmp_path / "again"):
+        run = tmp_path / f"run-{data.name}"
+        command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "--", "resnets"]
+        flags = (
+            f"train --from {tmp_path}/config.json --data {data} --run {run} --workers 1 --threads 1 --device cpu --json"
+        )
+        answer = subprocess.run(
+            [sys.executable, *command, *flags.split()], check=True, capture_output=True, text=True, timeout=300
+        ).stdout
+        reports[data.name] = json.loads(answer)
+    for report in reports.values():
+        assert report["images"] == 14
+        assert [entry["path"].split("/")[-3:] for entry in report["skipped"]] == [["val", "red", "1.png"]]
+    files, ours = (load_file(tmp_path / f"run-{name}/model/model.safetensors") for name in reports)
+    assert all(torch.equal(files[name], ours[name]) for name in files)
