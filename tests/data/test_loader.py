@@ -8,14 +8,13 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from resnets.data.augment import area_crop_box, mirrored, scale_crop_px
+from resnets.data.augment import mirrored
 from resnets.data.batches import training_batches
 from resnets.data.color import COLOR_DRAWS, ColorAugment
 from resnets.data.crop import read_crop
@@ -143,89 +142,6 @@ def test_batches_equal_images_that_are_read_one_by_one(split, color):
         pixels = preprocessor.arrange(np.asarray(image)).astype(np.float64)
         pixels = pixels[:, ::-1] if mirrored(AUGMENT, draws[place, 4:]) else pixels
         np.testing.assert_allclose(batch.images[place].permute(1, 2, 0).numpy(), (pixels - 100) / 50, atol=1e-6)
-
-
-@pytest.mark.parametrize("size", [(300, 200), (90, 700)])
-def test_a_crop_is_the_resized_box_of_the_image(tmp_path, size):
-    path = tmp_path / "gradient.png"
-    columns, rows = np.meshgrid(np.linspace(0, 255, size[0]), np.linspace(0, 255, size[1]))
-    Image.fromarray(np.stack([columns, rows, 255 - rows], axis=2).astype(np.uint8)).save(path)
-    draws = np.array([0.4, 0.7, 0.2, 0.9])
-    left, top, right, bottom = area_crop_box(AUGMENT, size[0], size[1], draws)
-    pixels = np.asarray(read_crop(path, AUGMENT, preprocessor_for(), draws))
-    centres = (np.arange(24) + 0.5) / 24
-    expected_columns = (left + centres * (right - left) - 0.5) * 255 / (size[0] - 1)
-    expected_rows = (top + centres * (bottom - top) - 0.5) * 255 / (size[1] - 1)
-    # Away from the rim, where the filter has only one side to average over.
-    np.testing.assert_allclose(pixels[12, 2:-2, 0], expected_columns[2:-2], atol=2)
-    np.testing.assert_allclose(pixels[2:-2, 12, 1], expected_rows[2:-2], atol=2)
-
-
-def resized_then_cropped(path, augment, preprocessor, draws):
-    """Return what the paper says, step by step: the whole image resized, then a crop of it, in float64."""
-    shorter = augment.min_resize_px + int(draws[0] * (augment.max_resize_px - augment.min_resize_px + 1))
-    with Image.open(path) as image:
-        width, height = (round(side / min(image.size) * shorter) for side in image.size)
-        filters = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
-        resized = image.convert("RGB").resize((width, height), filters[preprocessor.spec.interpolation])
-    side = preprocessor.spec.crop_px
-    left, top = int(draws[1] * (width - side + 1)), int(draws[2] * (height - side + 1))
-    return np.asarray(resized.crop((left, top, left + side, top + side))).astype(np.float64)
-
-
-def scale_preprocessor(interpolation: Literal["bilinear", "bicubic"], side=24):
-    return Preprocessor(Preprocess(resize_px=side + 4, crop_px=side, interpolation=interpolation))
-
-
-@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
-@pytest.mark.parametrize("size", [(40, 30), (17, 50), (97, 64), (30, 300), (25, 20)])
-def test_a_scaled_crop_is_the_crop_of_the_resized_image(tmp_path, size, interpolation):
-    path = tmp_path / "photo.png"
-    random = np.random.default_rng(0)
-    smooth = Image.fromarray(random.integers(0, 256, (5, 5, 3), dtype=np.uint8)).resize(size, Image.Resampling.BICUBIC)
-    noisy = np.asarray(smooth) + random.normal(0, 10, (size[1], size[0], 3))
-    Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(path)
-    preprocessor = scale_preprocessor(interpolation)
-    augment = ScaleCrop(min_resize_px=24, max_resize_px=60)
-    for draws in random.random((12, 3)):
-        ours = np.asarray(read_crop(path, augment, preprocessor, draws)).astype(np.float64)
-        difference = np.abs(ours - resized_then_cropped(path, augment, preprocessor, draws))
-        # Pillow rounds to bytes between rows and columns, and chooses by the size which come first.
-        assert difference.mean() < 0.5
-        assert difference.max() <= 3
-
-
-@pytest.mark.data
-@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
-def test_a_scaled_crop_of_a_photograph_is_the_crop_of_the_resized_one(testdata, interpolation):
-    paths = sorted((testdata / "imagenet-sample").glob("*.JPEG"))[::12]
-    preprocessor = scale_preprocessor(interpolation, side=224)
-    differences = {True: [], False: []}
-    for path, draws in zip(paths, np.random.default_rng(0).random((len(paths), 3)), strict=True):
-        ours = np.asarray(read_crop(path, ScaleCrop(), preprocessor, draws)).astype(np.float64)
-        with Image.open(path) as image:
-            reduced = min(image.size) >= 2 * scale_crop_px(ScaleCrop(), draws[0])
-        difference = np.abs(ours - resized_then_cropped(path, ScaleCrop(), preprocessor, draws))
-        differences[reduced].append(difference.mean())
-    assert max(differences[False]) < 0.5
-    assert np.mean(differences[False] + differences[True]) < 1
-    # Decoded at half its size, a photograph is averaged over blocks first: sharper or softer by a few levels.
-    assert max(differences[True], default=0) < 5
-
-
-@pytest.mark.parametrize("augment", [ScaleCrop(min_resize_px=256, max_resize_px=480), AUGMENT])
-@pytest.mark.parametrize("upright", [False, True])
-def test_a_crop_of_a_very_long_image_is_at_its_place(tmp_path, augment, upright):
-    length = 2_400_000
-    marks = (np.arange(length) // 10_000).astype(np.uint8)  # 0 ... 239, from one end to the other
-    path = tmp_path / "long.png"
-    Image.fromarray(marks[:, None] if upright else marks[None]).save(path, compress_level=1)
-    for place in (0.0, 0.31, 0.9999999):
-        draws = np.array([0.5, place, place, place])
-        num_draws = 3 if isinstance(augment, ScaleCrop) else 4
-        pixels = np.asarray(read_crop(path, augment, preprocessor_for(), draws[:num_draws]))
-        assert pixels.shape == (24, 24, 3)
-        assert np.abs(pixels.astype(int) - int(place * 240)).max() <= 1
 
 
 VARIED = {

@@ -63,28 +63,28 @@ def area_crop_box(
     return left, top, min(float(width), left + crop_width), min(float(height), top + crop_height)
 
 
-def area_crop_decode_px(augment: AreaCrop, crop_px: int, uniforms: Float64[np.ndarray, " 4"]) -> int:
-    """Return the shorter side at which an image may be decoded so that its crop still has `crop_px` pixels a side.
-
-    It is known before the image is: both sides of the crop are at least sqrt(share / max_aspect) times the
-    shorter side of the image, whatever its shape.
-    """
-    share = augment.min_area + (1 - augment.min_area) * float(uniforms[0])
-    return math.ceil(crop_px * math.sqrt(augment.max_aspect / share))
-
-
 def scale_crop_px(augment: ScaleCrop, uniform: float) -> int:
     """Return the shorter side that an image is resized to: every whole number of the range is as likely."""
     return augment.min_resize_px + int(uniform * (augment.max_resize_px - augment.min_resize_px + 1))
 
 
-def scale_crop_box(
+class ScaleCropPlace(NamedTuple):
+    """A square crop of a resized image, in its pixels."""
+
+    left: int
+    top: int
+    width: int
+    """Of the whole resized image, as is the height."""
+    height: int
+
+
+def scale_crop_place(
     augment: ScaleCrop, width: int, height: int, crop_px: int, uniforms: Float64[np.ndarray, " 3"]
-) -> tuple[float, float, float, float]:
-    """Return where a crop of the resized image lies in the image as it is: (left, top, right, bottom) in its pixels.
+) -> ScaleCropPlace:
+    """Return to which size an image is resized, and where it is then cropped.
 
     The shorter side is resized to `scale_crop_px`, the longer one to round(longer / shorter * that), and a square
-    of `crop_px` is taken from any whole pixel at which it fits (Sec. 3.4). Resizing the box alone gives that square.
+    of `crop_px` is taken from any whole pixel at which it fits (Sec. 3.4).
 
     Args:
         augment: the range of shorter sides; none is below `crop_px`.
@@ -96,8 +96,22 @@ def scale_crop_box(
     shorter_px = scale_crop_px(augment, float(uniforms[0]))
     shorter = min(width, height)
     resized_width, resized_height = round(width / shorter * shorter_px), round(height / shorter * shorter_px)
-    left = int(float(uniforms[1]) * (resized_width - crop_px + 1))
-    top = int(float(uniforms[2]) * (resized_height - crop_px + 1))
+    return ScaleCropPlace(
+        left=int(float(uniforms[1]) * (resized_width - crop_px + 1)),
+        top=int(float(uniforms[2]) * (resized_height - crop_px + 1)),
+        width=resized_width,
+        height=resized_height,
+    )
+
+
+def scale_crop_box(
+    augment: ScaleCrop, width: int, height: int, crop_px: int, uniforms: Float64[np.ndarray, " 3"]
+) -> tuple[float, float, float, float]:
+    """Return where `scale_crop_place` lies in the image as it is: (left, top, right, bottom) in its pixels.
+
+    Resizing the box alone gives that square.
+    """
+    left, top, resized_width, resized_height = scale_crop_place(augment, width, height, crop_px, uniforms)
     across, down = width / resized_width, height / resized_height
     return (
         left * across,
