@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from resnets.api import Classifier, Prediction, TrainedRun, build, convert, evaluate, load, prepare, recipe, train
+    from resnets.data.check import CheckLimits, check_data
     from resnets.models.interop.foreign import Hints
     from resnets.specs.errors import ResnetsError, UserError
     from resnets.specs.run import Machine, shorten
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "CheckLimits": "resnets.data.check",
     "Classifier": "resnets.api",
     "Hints": "resnets.models.interop.foreign",
     "Machine": "resnets.specs.run",
@@ -27,6 +29,7 @@ _HOMES = {
     "TrainedRun": "resnets.api",
     "UserError": "resnets.specs.errors",
     "build": "resnets.api",
+    "check_data": "resnets.data.check",
     "compare": "resnets.studies.compare",
     "convert": "resnets.api",
     "doctor": "resnets.studies.doctor",
@@ -39,6 +42,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "CheckLimits",
     "Classifier",
     "Hints",
     "Machine",
@@ -48,6 +52,7 @@ __all__ = [
     "UserError",
     "__version__",
     "build",
+    "check_data",
     "compare",
     "convert",
     "doctor",

@@ -1,4 +1,4 @@
-"""The verbs as functions: build, recipe, train, load, evaluate, predict. The command line goes through them.
+"""The verbs as functions: build, recipe, check_data, train, load, evaluate, predict. The command line goes through them.
 
 ```python
 import resnets
@@ -23,6 +23,7 @@ import numpy as np
 import torch
 
 from resnets.artifacts.scores import check_scores_path, write_scores
+from resnets.data.check import check_data
 from resnets.data.open import dataset_spec_for
 from resnets.data.splits import FileSplit
 from resnets.data.views import shorter_sides
@@ -31,7 +32,8 @@ from resnets.engine.interruption import listen
 from resnets.engine.progress import counting
 from resnets.engine.step import DTYPES
 from resnets.models.build import build as build_from_spec
-from resnets.recipes.find import check_data, recipe
+from resnets.recipes.find import check_data as check_recipe_data
+from resnets.recipes.find import recipe
 from resnets.specs.catalogue import model_spec
 from resnets.specs.data import DatasetSpec, ImageFolder
 from resnets.specs.errors import ImageError, InterruptedRunError, UserError, counted
@@ -74,6 +76,7 @@ __all__ = [
     "TrainedRun",
     "Unreadable",
     "build",
+    "check_data",
     "convert",
     "default_run",
     "evaluate",
@@ -143,7 +146,7 @@ def _with_data(spec: TrainSpec, data: str | Path | None, data_root: str | Path |
     dataset, root = _dataset(data, data_root, spec.dataset)
     if data is None and isinstance(dataset, ImageFolder):
         raise UserError("This recipe trains on a folder of images: name it with --data FOLDER.")
-    check_data(spec, dataset, str(data))
+    check_recipe_data(spec, dataset, str(data))
     return dataclasses.replace(spec, dataset=dataset), root
 
 

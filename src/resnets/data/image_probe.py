@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
 import stat
 import warnings
 from pathlib import Path
@@ -127,8 +128,9 @@ def probe(data: bytes, record: np.ndarray) -> Broken | None:
         if header.width * header.height > MAX_PIXELS:
             return _too_large(f"{header.width:,} x {header.height:,} pixels")
         image = read_image(io.BytesIO(data), at_least_px=_DECODED_PX)
-    except Image.DecompressionBombError:
-        return _too_large("its pixels")
+    except Image.DecompressionBombError as error:
+        pixels = re.search(r"\d+", str(error))
+        return _too_large(f"{int(pixels[0]) / 1e6:,.0f} million pixels" if pixels else "its pixels")
     except UnidentifiedImageError:
         return _no_image(data)
     except ImageError as error:
@@ -279,7 +281,9 @@ def _belongs_in_text(letter: str) -> bool:
 
 def _undecodable(data: bytes, reason: str) -> Broken:
     """Return why an image whose header can be read cannot be decoded."""
-    return Broken("truncated" if "cut off" in reason or _lacks_end(data) else "damaged", reason)
+    if "cut off" in reason or _lacks_end(data):
+        return Broken("truncated", "it is cut off: the file ends before the image does")
+    return Broken("damaged", reason)
 
 
 def _lacks_end(data: bytes) -> bool:
