@@ -132,3 +132,14 @@ def test_ratios_are_of_the_same_rounds():
     assert paired_ratio([2.0, 9.0, 4.0], [1.0, 3.0, 4.0]).median == 2.0
     with pytest.raises(ValueError, match="shorter"):
         paired_ratio([1.0, 2.0], [1.0])
+
+
+def test_calls_at_the_beginning_of_a_turn_may_not_count():
+    machine = Machine()
+    costs = iter([50.0, 9.0, 1.0, 1.0, 9.0, 1.0, 1.0])
+
+    def run(number):
+        machine.now += next(costs)
+
+    measured = interleaved({"a": run}, rounds=2, calls=2, unmeasured=1, clock=machine.clock)
+    assert measured == {"a": [(1.0, 1.0), (1.0, 1.0)]}

@@ -47,6 +47,7 @@ examples:
   resnets bench data photos/                       all systems, one core
   resnets bench data photos/ --workers 1 2         and whole loaders of 1 and 2 processes, beside torch's DataLoader
   resnets bench data photos/ --large               12 megapixels a photograph, made from yours for the measurement
+  resnets bench data photos/ --shards              and shards made of yours for the measurement
   resnets bench data photos/ --only resnets opencv --rounds 30
   resnets bench data photos/ --json > data.json
 """
@@ -98,13 +99,16 @@ def main(arguments: list[str]) -> int:
 
 
 def _data(arguments: list[str]) -> int:
-    parser = flags.Parser("bench data", DATA, "FOLDER [--workers N ...] [--large] [options]", DATA_EXAMPLES)
+    parser = flags.Parser("bench data", DATA, "FOLDER [--workers N ...] [--large] [--shards] [options]", DATA_EXAMPLES)
     parser.add_argument("data", metavar="FOLDER", help="photographs, with or without subfolders")
     group = parser.add_argument_group("work")
     group.add_argument(
         "--workers", type=int, nargs="+", default=[], metavar="N", help="measure whole loaders of N processes too"
     )
     group.add_argument("--large", action="store_true", help="photographs of 12 megapixels, made from those of FOLDER")
+    group.add_argument(
+        "--shards", action="store_true", help="shards too, resized to a shorter side of 256, JPEG and raw"
+    )
     group.add_argument("--size", type=int, default=224, metavar="PX", help="side of the crops (224)")
     group.add_argument("--batch", type=int, metavar="N", help="crops a turn (32; 8 with --large)")
     _add_measurement(parser, rounds=15)
@@ -116,6 +120,7 @@ def _data(arguments: list[str]) -> int:
         Path(given.data),
         workers=given.workers,
         large=given.large,
+        shards=given.shards,
         side=given.size,
         batch=given.batch,
         rounds=given.rounds,
@@ -123,8 +128,10 @@ def _data(arguments: list[str]) -> int:
         quiet=given.quiet,
     )
     columns = [("PSNR dB", fact("psnr_db", "{:.1f}", empty="exact"))]
+    if given.shards:
+        columns.append(("kB", fact("kilobytes", "{:.0f}")))
     if given.workers:
-        columns.append(("of N cores", fact("of_linear", "{:.0%}")))
+        columns.append(("of N", fact("of_linear", "{:.0%}")))
     _show([found], given.json, columns)
     return 0
 

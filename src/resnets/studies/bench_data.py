@@ -26,6 +26,7 @@ from resnets.studies.bench_pipelines import (
     TorchvisionIO,
     WebDataset,
 )
+from resnets.studies.bench_shards import SHORTER_PX, OurShards, PillowOnResized
 from resnets.studies.timing import spread
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ def bench_data(
     *,
     workers: Sequence[int] = (),
     large: bool = False,
+    shards: bool = False,
     side: int = SIDE,
     batch: int | None = None,
     rounds: int = ROUNDS,
@@ -60,6 +62,7 @@ def bench_data(
         data: a folder of photographs, with or without subfolders.
         workers: numbers of processes; each adds our loader and the usual one.
         large: measure on photographs of 12 megapixels made from those of `data`, in a temporary folder.
+        shards: measure shards too, in which the photographs are resized to a shorter side of 256 pixels.
         side: of the crops, in pixels.
         batch: crops a system makes in its turn; None is 32, of large photographs 8.
         rounds: turns of each system that count.
@@ -69,7 +72,7 @@ def bench_data(
     Raises:
         UserError: there are no photographs, or a number is wrong.
     """
-    _check(side=side, batch=batch or 1, rounds=rounds, workers=min(workers, default=1))
+    _check(side=side, batch=1 if batch is None else batch, rounds=rounds, workers=min(workers, default=1))
     paths, left_out = photographs(data, MOST_PHOTOGRAPHS)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="resnets-bench-")))
@@ -77,6 +80,8 @@ def bench_data(
             paths = large_photographs(paths, folder, LARGE_COUNT)
         plan = plan_crops(paths, side=side, batch=batch or (LARGE_COUNT if large else BATCH), batches=rounds + 1)
         systems: list[System] = [*one_core_systems(plan, folder)]
+        if shards:
+            systems += shard_systems(plan, folder)
         for count in workers:
             systems += loader_systems(plan, count)
         found = benchmark(
@@ -84,7 +89,14 @@ def bench_data(
             what=f"random crops of {side} x {side} pixels, uint8, from {plan.about}",
             rounds=rounds,
             threads=1,
-            settings={"data": str(data), "large": large, "batch": plan.batch, "side": side, "workers": list(workers)},
+            settings={
+                "data": str(data),
+                "large": large,
+                "shards": shards,
+                "batch": plan.batch,
+                "side": side,
+                "workers": list(workers),
+            },
             notes=_notes(left_out, large),
             quiet=quiet,
         )
@@ -92,11 +104,7 @@ def bench_data(
 
 
 def one_core_systems(plan: CropPlan, folder: Path) -> list[System]:
-    """Return the systems that one thread is measured with, the reference first; `folder` is theirs for a while.
-
-    This is the place for systems that read what is made of the photographs (shards, resized or raw): they write it
-    into `folder` when they are prepared.
-    """
+    """Return the systems that one thread is measured with, the reference first; `folder` is theirs for a while."""
     return [
         PillowTorchvision(name=REFERENCE, images=plan.batch, plan=plan),
         Ours(name=OURS, images=plan.batch, plan=plan),
@@ -106,6 +114,16 @@ def one_core_systems(plan: CropPlan, folder: Path) -> list[System]:
         SimpleJpeg(name="simplejpeg + Pillow", images=plan.batch, plan=plan),
         Timm(name="timm transforms", images=plan.batch, plan=plan),
         WebDataset(name="webdataset", images=plan.batch, plan=plan, folder=folder),
+    ]
+
+
+def shard_systems(plan: CropPlan, folder: Path) -> list[System]:
+    """Return the systems that read photographs which were resized once, with those of the reference on the same."""
+    px = f"{SHORTER_PX} px"
+    return [
+        PillowOnResized(name=f"Pillow + torchv., {px}", images=plan.batch, plan=plan, folder=folder),
+        OurShards(name=f"resnets, shards {px}", images=plan.batch, plan=plan, folder=folder, raw=False),
+        OurShards(name=f"resnets, raw shards {px}", images=plan.batch, plan=plan, folder=folder, raw=True),
     ]
 
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 import tarfile
+import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -39,14 +40,21 @@ class Pipeline(System):
         """Return the function that makes a batch, and how close its crops are to the reference's."""
         make = self.maker()
 
-        def run(number: int) -> None:
-            _stack([make(crop) for crop in self.plan[number]])
-
         def first(place: int) -> np.ndarray:
             made = make(self.plan[0][place])
             return made.permute(1, 2, 0).numpy() if isinstance(made, torch.Tensor) else made
 
-        return Prepared(run, self.about() | fidelity(first, self.plan, fractional=self.fractional))
+        ready = self.ready()
+        return replace(ready, facts=ready.facts | fidelity(first, self.plan, fractional=self.fractional))
+
+    def ready(self) -> Prepared:
+        """Return the function that makes a batch."""
+        make = self.maker()
+
+        def run(number: int) -> None:
+            _stack([make(crop) for crop in self.plan[number]])
+
+        return Prepared(run, self.about())
 
     def maker(self) -> Callable[[Crop], Tensor | np.ndarray]:
         """Return what makes a crop: a tensor (3, side, side) or an array (side, side, 3)."""
@@ -54,7 +62,8 @@ class Pipeline(System):
 
     def about(self) -> dict[str, Any]:
         """Return facts for the row."""
-        return {"boxes": "exact" if self.fractional else "whole pixels"}
+        boxes = "exact" if self.fractional else "whole pixels"
+        return {"boxes": boxes, "kilobytes": round(self.plan.mean_bytes / 1e3, 1)}
 
 
 class PillowTorchvision(Pipeline):
@@ -82,7 +91,9 @@ class TorchvisionIO(Pipeline):
         size = [self.plan.side, self.plan.side]
 
         def crop(one: Crop) -> Tensor:
-            image = decode_jpeg(read_file(str(one.path)), mode=ImageReadMode.RGB)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)  # torchvision 0.29 points to TorchCodec
+                image = decode_jpeg(read_file(str(one.path)), mode=ImageReadMode.RGB)
             left, top, width, height = one.whole
             image = functional.resized_crop(image, top, left, height, width, size, antialias=True)
             return functional.horizontal_flip(image) if one.flip else image
@@ -176,10 +187,8 @@ class Timm(Pipeline):
 
     def prepare(self) -> Prepared:
         """Return the function that makes a batch; there is no crop to compare with the reference's."""
-        make = self.maker()
-        return Prepared(
-            lambda number: _discard(_stack([make(crop) for crop in self.plan[number]])), {"boxes": "its own"}
-        )
+        ready = self.ready()
+        return replace(ready, facts=ready.facts | {"boxes": "its own"})
 
     def maker(self) -> Callable[[Crop], Tensor | np.ndarray]:
         """Return what makes a crop."""
@@ -228,6 +237,7 @@ class WebDataset(Pipeline):
         return Prepared(run, self.about())
 
 
+@dataclass(frozen=True, kw_only=True)
 class Ours(Pipeline):
     """The product: what a worker process of `resnets train` does for a batch."""
 
@@ -237,12 +247,15 @@ class Ours(Pipeline):
         """Return the function that makes a batch, and how close its crops are to the reference's."""
         files = our_files(self.plan)
         pixels = files[0].pixels.numpy()
-        about = {"boxes": "exact"} | fidelity(lambda place: pixels[place], self.plan, fractional=True)
-        return Prepared(lambda number: _discard(files[number % len(self.plan.batches)]), about)
+
+        def run(number: int) -> None:
+            _ = files[number % len(self.plan.batches)]
+
+        return Prepared(run, self.about() | fidelity(lambda place: pixels[place], self.plan, fractional=True))
 
 
-def our_files(plan: CropPlan) -> Any:
-    """Return the training files of the plan; item n is its n-th batch."""
+def our_files(plan: CropPlan, split: Any = None) -> Any:
+    """Return the training files of the plan, or of a split that holds its photographs; item n is its n-th batch."""
     from resnets.data.loader import TrainingFiles
     from resnets.data.order import TrainingStream
     from resnets.data.preprocess import Preprocessor
@@ -250,7 +263,7 @@ def our_files(plan: CropPlan) -> Any:
     from resnets.data.splits import FileSplit
     from resnets.specs.preprocess import Preprocess
 
-    split = FileSplit(images=FolderFiles.of(plan.paths), labels=np.zeros(len(plan.paths), np.int64))
+    split = split or FileSplit(images=FolderFiles.of(plan.paths), labels=np.zeros(len(plan.paths), np.int64))
     spec = Preprocess(resize_px=plan.side, crop_px=plan.side, mean=(0.0,) * 3, std=(1.0,) * 3)
     stream = TrainingStream(seed=SEED, num_images=len(plan.paths), global_batch=plan.batch)
     return TrainingFiles(split, Preprocessor(spec), AUGMENT, stream)
@@ -293,7 +306,3 @@ def _stack(crops: list[Tensor | np.ndarray]) -> Tensor:
     if isinstance(crops[0], torch.Tensor):
         return torch.stack(crops)  # pyright: ignore[reportArgumentType]
     return torch.from_numpy(np.stack(crops))  # pyright: ignore[reportArgumentType, reportCallIssue]
-
-
-def _discard(batch: object) -> None:
-    del batch

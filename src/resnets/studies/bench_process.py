@@ -6,6 +6,7 @@ what its users would have.
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import signal
 import time
@@ -18,7 +19,7 @@ from resnets.studies.timing import LostError
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
-_PATIENCE_SECONDS = 10
+_PATIENCE_SECONDS = 2
 
 
 def prepare_in_process(system: System, threads: int = 0) -> Prepared:
@@ -59,7 +60,7 @@ def prepare_in_process(system: System, threads: int = 0) -> Prepared:
 def _answer(pipe: Connection) -> Any:
     try:
         kind, value = pipe.recv()
-    except EOFError:
+    except (EOFError, OSError):
         raise LostError("its process died, most often because memory was full") from None
     if kind == "refused":
         raise UserError(value)
@@ -71,6 +72,11 @@ def _answer(pipe: Connection) -> Any:
 def _serve(system: System, threads: int, pipe: Connection) -> None:
     """Prepare, then do the work as often as a number comes, until the pipe is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then closes the pipe
+    with contextlib.suppress(OSError):  # the parent has gone
+        _work(system, threads, pipe)
+
+
+def _work(system: System, threads: int, pipe: Connection) -> None:
     if threads:
         import torch
 

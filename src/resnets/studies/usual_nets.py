@@ -39,11 +39,15 @@ def torchvision_net(spec: Any) -> nn.Module | None:
 
 
 def timm_net(spec: Any) -> nn.Module | None:
-    """Return timm's net of a spec, in the spec's variant, with new weights; None where it has none."""
-    import timm  # pyright: ignore[reportMissingImports]
+    """Return timm's net of a spec, in the spec's variant, with new weights; None where it has none.
 
+    Raises:
+        ImportError: timm is not installed.
+    """
     if not _is_known(spec):
         return None
+    import timm  # pyright: ignore[reportMissingImports]
+
     depth = next(depth for depth, stages in IMAGENET_STAGES.items() if stages == (spec.block, spec.blocks))
     return in_variant(timm.create_model(f"resnet{depth}", num_classes=spec.num_classes), spec)
 
