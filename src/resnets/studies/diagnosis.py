@@ -1,0 +1,360 @@
+"""What a trial has found: which stage limits and by how much, what would help, and both in plain sentences."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from resnets.specs.errors import counted
+from resnets.studies.machine_limits import gib
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from resnets.studies.machine_limits import Finding
+    from resnets.studies.trial import Rate
+
+Limit = Literal["disk", "decode", "transfer", "model", "batches"]
+
+_SMALLEST_GAIN = 1.05
+_ABOUT_EVEN = 1.15
+_MUCH_WAITING = 0.1
+_KEPT = 1.5
+"""From this ratio on, reading a file again comes from memory."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Measured:
+    """The rates of the stages alone and of the whole, and on what they were measured."""
+
+    images: int
+    """Images of the training set."""
+    total_bytes: float
+    """Of all files, from the mean of those that were read; 0 for images in memory."""
+    batch: int
+    """Images of a step in the trial."""
+    recipe_batch: int
+    """Images of a forward and backward pass in the run."""
+    workers: int
+    threads: int
+    device: str
+    cached: bool
+    """Whether the system keeps the files in memory after they were read once, so that the trial read them before."""
+    read: Rate | None
+    """Reading files that are not in memory, with as many readers as there are workers."""
+    read_again: Rate | None
+    """Reading the same files once more."""
+    mean_bytes: float
+    decode_one: Rate | None
+    """Decoding and cropping on one core, from memory."""
+    decode: Rate | None
+    """The loader with its workers, from memory."""
+    load: Rate
+    """The loader with its workers, from the disk."""
+    transfer: Rate | None
+    model: Rate
+    """The training step on a batch that is there."""
+    whole: Rate
+    contents: tuple[bytes, ...] = ()
+    """Content of some files."""
+
+    @property
+    def reading(self) -> Rate | None:
+        """The rate of reading that counts for most of the run."""
+        return self.read_again if self.cached else self.read
+
+    @property
+    def limit(self) -> Limit:
+        """The stage that is the slowest where each has the machine for itself."""
+        feeding = min(rate.images_per_second for rate in (self.load, self.transfer) if rate is not None)
+        if self.model.images_per_second <= feeding:
+            return "model"
+        if self.transfer is not None and self.transfer.images_per_second <= self.load.images_per_second:
+            return "transfer"
+        if self.decode is None:
+            return "batches"
+        if self.reading is not None and self.reading.images_per_second < self.decode.images_per_second:
+            return "disk"
+        return "decode"
+
+    @property
+    def factor(self) -> float:
+        """How many times as fast the other side of the loop is: model against data, or data against model."""
+        feeding = min(rate.images_per_second for rate in (self.load, self.transfer) if rate is not None)
+        model = self.model.images_per_second
+        return max(feeding, model) / max(min(feeding, model), 1e-9)
+
+    @property
+    def waiting_share(self) -> float:
+        """Share of the time in which the model has nothing to do.
+
+        A host runs ahead of an accelerator, and where it waits the device may compute: there, it is what is missing
+        from the rate of the model alone.
+        """
+        if self.device == "cpu":
+            return self.whole.waiting_share
+        return max(0.0, 1 - self.whole.images_per_second / max(self.model.images_per_second, 1e-9))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Tried:
+    """An option, and the rate of the whole with it."""
+
+    kind: str
+    label: str
+    rate: Rate
+    gain: float
+    """Images a second, relative to the run as it is."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Advice:
+    """What to do, and what it brings."""
+
+    kinds: tuple[str, ...]
+    label: str
+    commands: tuple[str, ...]
+    """What to type."""
+    images_per_second: float
+    gain: float
+    hours_before: float
+    """Of the training steps of the whole run."""
+    hours_after: float
+    note: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the advice for a document."""
+        values = asdict(self)
+        return {name: round(value, 4) if isinstance(value, float) else value for name, value in values.items()}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Diagnosis:
+    """What limits a run on this machine, what would help, and what endangers it."""
+
+    recipe: str
+    command: str
+    """The run as it would be started."""
+    measured: Measured
+    hours: float
+    """Of the training steps of the whole run, at the rate of the trial."""
+    noise: float
+    """How far two measurements of the unchanged whole lie apart, relative to their mean."""
+    tried: tuple[Tried, ...]
+    advice: tuple[Advice, ...]
+    findings: tuple[Finding, ...]
+    """Limits of the machine that concern this run."""
+    notes: tuple[str, ...]
+    """What a reader has to know about the trial."""
+    seconds: float
+
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        """The diagnosis in plain sentences, the most important first."""
+        return tuple(_sentences(self))
+
+    def document(self) -> dict[str, Any]:
+        """Return all of it for JSON."""
+        measured = self.measured
+        return {
+            "recipe": self.recipe,
+            "command": self.command,
+            "limit": measured.limit,
+            "factor": round(measured.factor, 3),
+            "waiting_share": round(measured.waiting_share, 4),
+            "hours": round(self.hours, 4),
+            "noise": round(self.noise, 4),
+            "stages": {
+                name: None if rate is None else {key: round(value, 4) for key, value in asdict(rate).items()}
+                for name, rate in stages(measured).items()
+            },
+            "trial": {
+                "seconds": round(self.seconds, 1),
+                "batch": measured.batch,
+                "recipe_batch": measured.recipe_batch,
+                "workers": measured.workers,
+                "threads": measured.threads,
+                "device": measured.device,
+                "files_stay_in_memory": measured.cached,
+                "mean_bytes": round(measured.mean_bytes),
+                "total_bytes": round(measured.total_bytes),
+                "images": measured.images,
+            },
+            "tried": [
+                {
+                    "kind": one.kind,
+                    "label": one.label,
+                    "images_per_second": round(one.rate.images_per_second, 4),
+                    "gain": round(one.gain, 4),
+                }
+                for one in self.tried
+            ],
+            "advice": [one.to_json() for one in self.advice],
+            "findings": [finding.to_json() for finding in self.findings],
+            "sentences": list(self.sentences),
+            "notes": list(self.notes),
+        }
+
+
+def stages(measured: Measured) -> dict[str, Rate | None]:
+    """Return the rates by the name of their stage, in the order of an image's way."""
+    return {
+        "read": measured.read,
+        "read_again": measured.read_again,
+        "decode_one_core": measured.decode_one,
+        "decode": measured.decode,
+        "load": measured.load,
+        "transfer": measured.transfer,
+        "model": measured.model,
+        "whole": measured.whole,
+    }
+
+
+def worth_it(gain: float, noise: float) -> bool:
+    """Return whether a gain is more than the trial's own noise.
+
+    >>> worth_it(1.04, 0.0), worth_it(1.2, 0.01), worth_it(1.2, 0.2)
+    (False, True, False)
+    """
+    return gain >= max(_SMALLEST_GAIN, 1 + 1.5 * noise)
+
+
+def figure(rate: int | float) -> str:
+    """Return images a second with three figures.
+
+    >>> figure(12345.6), figure(123.4), figure(4.567), figure(0.5)
+    ('12,300', '123', '4.57', '0.5')
+    """
+    if rate >= 1000:
+        digits = 10 ** (len(str(int(rate))) - 3)
+        return f"{round(rate / digits) * digits:,}"
+    return f"{rate:.3g}"
+
+
+def duration(hours: int | float) -> str:
+    """Return a time in two units.
+
+    >>> duration(0.004), duration(0.05), duration(0.25), duration(30.5), duration(100)
+    ('14 s', '3 min 0 s', '15 min', '1 d 6 h', '4 d 4 h')
+    """
+    seconds = 3600 * hours
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 600:
+        return f"{round(seconds) // 60} min {round(seconds) % 60} s"
+    minutes = round(seconds / 60)
+    if minutes < 60:
+        return f"{minutes} min"
+    whole, minutes = divmod(minutes, 60)
+    if whole < 24:
+        return f"{whole} h {minutes} min"
+    return f"{whole // 24} d {whole % 24} h"
+
+
+def percent(share: int | float) -> str:
+    """Return a share in whole percent.
+
+    >>> percent(0.004), percent(0.875)
+    ('under 1 %', '88 %')
+    """
+    return "under 1 %" if share < 0.005 else f"{100 * share:.0f} %"
+
+
+def by(workers: int) -> str:
+    """Return who reads and decodes.
+
+    >>> by(0), by(1), by(8)
+    ("the run's own process", '1 worker', '8 workers')
+    """
+    return "the run's own process" if workers == 0 else counted(workers, "worker")
+
+
+def _sentences(diagnosis: Diagnosis) -> Iterator[str]:
+    measured = diagnosis.measured
+    yield _headline(measured)
+    yield from _second(measured)
+    yield from _from_disk(measured)
+    yield _outcome(diagnosis)
+
+
+def _headline(measured: Measured) -> str:
+    load, model = figure(measured.load.images_per_second), figure(measured.model.images_per_second)
+    times = f"{measured.factor:.1f} times as many"
+    if measured.factor < _ABOUT_EVEN:
+        times = "about as many"
+    who = by(measured.workers)
+    match measured.limit:
+        case "model":
+            feeding = "the loader" if measured.decode else "the data"
+            return f"The model limits: it trains on {model} images/s, and {feeding} could feed {load}, {times}."
+        case "decode":
+            verb = "reads and decodes" if measured.workers in (0, 1) else "read and decode"
+            few = "" if measured.workers else ", while the model waits"
+            return f"Decoding limits: {who} {verb} {load} images/s{few}; the model could train on {model}, {times}."
+        case "disk":
+            reading, decode = measured.reading, measured.decode
+            assert reading is not None
+            assert decode is not None
+            megabytes = reading.images_per_second * measured.mean_bytes / 1e6
+            return (
+                f"The disk limits: {counted(max(1, measured.workers), 'reader')} get"
+                f"{'' if measured.workers > 1 else 's'} {figure(reading.images_per_second)} images/s "
+                f"({figure(megabytes)} MB/s) from it; decoding could take {figure(decode.images_per_second)}, and the "
+                f"model {model}."
+            )
+        case "transfer":
+            assert measured.transfer is not None
+            return (
+                f"The way to the device limits: {figure(measured.transfer.images_per_second)} images/s go over it; the "
+                f"loader could feed {load}, and the model could train on {model}."
+            )
+        case "batches":
+            return (
+                f"Preparing the batches limits: {load} images/s are cropped and mirrored; the model could train on "
+                f"{model}, {times}."
+            )
+
+
+def _second(measured: Measured) -> Iterator[str]:
+    whole, waiting = measured.whole.images_per_second, measured.waiting_share
+    together = f"Together they reach {figure(whole)} images/s"
+    if waiting >= _MUCH_WAITING:
+        yield f"{together}: the model waits for data {percent(waiting)} of the time."
+    elif measured.device == "cpu" and whole < 0.9 * min(
+        measured.model.images_per_second, measured.load.images_per_second
+    ):
+        yield f"{together}, as both compute on the same cores; the model hardly waits ({percent(waiting)})."
+    else:
+        yield f"{together}; the model waits for data {percent(waiting)} of the time."
+
+
+def _from_disk(measured: Measured) -> Iterator[str]:
+    read, again = measured.read, measured.read_again
+    if read is None or again is None or not measured.cached:
+        return
+    if again.images_per_second < _KEPT * read.images_per_second:
+        if measured.limit == "disk":
+            yield "Reading the same files again is as slow: the system does not keep them in memory."
+    elif read.images_per_second < 1.2 * measured.whole.images_per_second:
+        yield (
+            f"The files ({gib(measured.total_bytes)}) fit into memory. The first pass over them reads "
+            f"{figure(read.images_per_second)} images/s from the disk and is limited by it; later ones are not."
+        )
+
+
+def _outcome(diagnosis: Diagnosis) -> str:
+    if diagnosis.advice:
+        best = diagnosis.advice[0]
+        return (
+            f"What helps most of what was tried: {best.label}, {best.gain:.2f} times as fast "
+            f"({figure(best.images_per_second)} images/s)."
+        )
+    if not diagnosis.tried:
+        return "Nothing was tried."
+    least = max(_SMALLEST_GAIN, 1 + 1.5 * diagnosis.noise)
+    return f"Nothing that was tried makes it faster by {percent(least - 1)} or more: {labels(diagnosis.tried)}."
+
+
+def labels(tried: Sequence[Tried]) -> str:
+    """Return the options in a row with what each brought."""
+    return ", ".join(f"{one.label} ({100 * (one.gain - 1):+.0f} %)" for one in tried)
