@@ -6,15 +6,21 @@ import io
 import os
 import random
 import struct
+import time
 import warnings
 import zlib
+from collections import Counter
 
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from resnets.data.decode import is_image_name, read_image
+from resnets.data.crop import read_crop
+from resnets.data.decode import is_image_name, read_image, read_size
+from resnets.data.preprocess import Preprocessor
+from resnets.specs.data import AreaCrop, ScaleCrop
 from resnets.specs.errors import ImageError
+from resnets.specs.preprocess import Preprocess
 
 
 def _gradient(width=40, height=24):
@@ -173,6 +179,14 @@ def test_a_truncated_file_is_refused(kind):
         read_image(io.BytesIO(content[: len(content) // 2]))
 
 
+def test_a_path_its_content_and_a_file_give_the_same_image(tmp_path):
+    content = _saved(Image.fromarray(_gradient()), "PNG").getvalue()
+    path = _write(tmp_path, "photo.png", content)
+    for source in (path, str(path), content, io.BytesIO(content)):
+        assert np.array_equal(np.asarray(read_image(source)), _gradient())
+        assert read_size(source) == (40, 24)
+
+
 def test_folders_pipes_missing_files_and_bad_names_are_refused(tmp_path):
     os.mkfifo(tmp_path / "pipe.jpg")
     for path, reason in [
@@ -209,6 +223,92 @@ def test_damaged_files_give_an_image_or_an_image_error(kind):
         damaged = damaged[: dice.choice([len(damaged), dice.randrange(len(damaged))])]
         with contextlib.suppress(ImageError):
             assert read_image(io.BytesIO(damaged), max_pixels=1_000_000).mode == "RGB"
+
+
+MUTATIONS = int(os.environ.get("RESNETS_MUTATIONS", "1000"))
+"""How many damaged files are tried; 10,000 take half a minute."""
+MUTATION_SEED = int(os.environ.get("RESNETS_MUTATION_SEED", "0"))
+
+
+def _files_to_damage():
+    noise = np.random.default_rng(1).integers(0, 256, (70, 80, 3), dtype=np.uint8)
+    smooth = Image.fromarray(noise).resize((90, 70))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    options = [
+        ("JPEG", {"subsampling": "4:2:0"}),
+        ("JPEG", {"exif": exif, "restart_marker_blocks": 2}),
+        ("JPEG", {"progressive": True}),
+        ("PNG", {"exif": exif}),
+        ("WEBP", {"quality": 50}),
+        ("WEBP", {"lossless": True, "exif": exif}),
+    ]
+    files = [_saved(smooth, kind, **more).getvalue() for kind, more in options]
+    raw = io.BytesIO()
+    np.lib.format.write_array(raw, np.asarray(smooth)[:20], version=(1, 0))
+    return [*files, raw.getvalue()]
+
+
+def _damaged(content, other, dice):
+    """Return `content` with bytes changed, zeroed, swapped for another file's, left out, repeated or cut off."""
+    damaged = bytearray(content)
+    for _ in range(dice.choice([1, 1, 2, 8])):
+        # Headers are short and decide most: damage them as often as the rest.
+        start = dice.randrange(max(1, min(len(damaged), dice.choice([40, 200, 10**9]))))
+        end = start + dice.choice([1, 2, 4, 30, 300])
+        what = dice.randrange(7)
+        if what < 3:
+            damaged[start : start + 1] = bytes([dice.choice([0, 1, 0x7F, 0xFF, dice.randrange(256)])])
+        elif what == 3:
+            damaged[start:end] = bytes(len(damaged[start:end]))
+        elif what == 4:
+            damaged[start:end] = other[start:end]
+        elif what == 5:
+            del damaged[start:end]
+        else:
+            damaged[start:start] = damaged[start:end]
+    return bytes(damaged[: dice.choice([len(damaged), len(damaged), dice.randrange(len(damaged) + 1)])])
+
+
+def _cropped(content, augment, draws):
+    """Return a random crop, or None where the file is refused."""
+    uniforms = draws[:3] if isinstance(augment, ScaleCrop) else draws
+    try:
+        return read_crop(content, augment, Preprocessor(Preprocess(resize_px=32, crop_px=24)), uniforms)
+    except ImageError:
+        return None
+
+
+def test_mutated_files_are_an_image_of_the_size_they_state_or_an_image_error(monkeypatch):
+    dice = random.Random(MUTATION_SEED)
+    files = _files_to_damage()
+    outcomes = Counter()
+    for _ in range(MUTATIONS):
+        content = _damaged(dice.choice(files), dice.choice(files), dice)
+        draws = np.array([dice.random() for _ in range(4)])
+        size, started = read_size(content), time.perf_counter()
+        try:
+            image = read_image(content)
+        except ImageError:
+            outcomes["refused"] += 1
+        else:
+            outcomes["read"] += 1
+            assert image.mode == "RGB"
+            # An orientation behind the pixels of a PNG is not seen in the header.
+            assert size is not None
+            assert sorted(image.size) == sorted(size)
+        for augment in (AreaCrop(), ScaleCrop(min_resize_px=24, max_resize_px=99)):
+            crop = _cropped(content, augment, draws)
+            assert crop is None or crop.shape == (24, 24, 3)
+            outcomes["cropped"] += crop is not None
+            with monkeypatch.context() as patch:
+                patch.setattr("resnets.data.jpeg.simplejpeg", None)
+                by_pillow = _cropped(content, augment, draws)
+            # What one decoder refuses, the other refuses, and damaged pixels are the same in both.
+            np.testing.assert_array_equal(crop, by_pillow)
+        assert time.perf_counter() - started < 30
+    assert min(outcomes.values()) > MUTATIONS / 10
+    assert outcomes["read"] + outcomes["refused"] == MUTATIONS
 
 
 def test_a_warning_of_pillow_does_not_leak_and_other_warnings_stay():

@@ -99,6 +99,9 @@ LEFT_TO_PILLOW = {
     "arithmetic coding": lambda: with_bytes(saved(photo_like(70, 65)), FRAME, 1, b"\xc9"),
     "lossless": lambda: with_bytes(saved(photo_like(70, 65)), FRAME, 1, b"\xc3"),
     "odd sampling": lambda: with_bytes(saved(photo_like(70, 65)), FRAME, 11, b"\x31"),
+    "marker in the scan": lambda: with_bytes(saved(photo_like(70, 65)), b"\xff\xda", 400, b"\xff\xc0"),
+    "JFIF version": lambda: with_bytes(saved(photo_like(70, 65)), b"JFIF", 5, b"\x02"),
+    "Adobe colours": lambda: with_bytes(saved(photo_like(70, 65), keep_rgb=True), b"Adobe", 11, b"\x02"),
     "part of a scan": lambda: with_bytes(saved(photo_like(70, 65)), b"\xff\xda", 12, b"\x05"),
 }
 

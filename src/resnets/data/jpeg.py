@@ -9,6 +9,7 @@ bit by bit: both decode with libjpeg-turbo in its accurate mode.
 
 from __future__ import annotations
 
+import re
 import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -35,8 +36,10 @@ JPEG_MAGIC = b"\xff\xd8\xff"
 _BASELINE, _EXTENDED = 0xC0, 0xC1
 _TABLES_AMONG_FRAMES = frozenset({0xC4, 0xC8, 0xCC})
 _START_OF_SCAN = 0xDA
-_APPLICATION_1 = 0xE1
+_APPLICATION_0, _APPLICATION_1, _APPLICATION_14 = 0xE0, 0xE1, 0xEE
 _END_OF_IMAGE = b"\xff\xd9"
+# In a scan, a zero or the number of a restart follows 255, or another 255.
+_MARKER_AFTER_SCAN = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 # Of the first component; the others have one sample where it has these: 4:4:4, 4:2:2, 4:4:0, 4:2:0 and 4:1:1.
 _SAMPLINGS = frozenset({0x11, 0x21, 0x12, 0x22, 0x41})
 _ROWS_A_BLOCK = 16
@@ -76,7 +79,8 @@ class SequentialJpeg:
             if marker == _START_OF_SCAN:
                 if not frame_at or not _is_whole_scan(content[place + 4 : end], content[frame_at + 9]):
                     return None
-                if content.rfind(_END_OF_IMAGE, end) < 0:
+                following = _MARKER_AFTER_SCAN.search(content, end)
+                if following is None or following[0] != _END_OF_IMAGE:
                     return None
                 height, width = struct.unpack_from(">HH", content, frame_at + 5)
                 return cls(
@@ -91,6 +95,8 @@ class SequentialJpeg:
                 if frame_at or marker not in (_BASELINE, _EXTENDED) or not _is_usual_frame(content[place + 4 : end]):
                     return None
                 frame_at = place
+            if _is_odd_application(marker, content[place + 4 : min(end, place + 20)]):
+                return None
             has_application_data |= marker == _APPLICATION_1
             place = end
         return None
@@ -98,7 +104,8 @@ class SequentialJpeg:
     def rows(self, end: int, divisor: int) -> UInt8[np.ndarray, "rows width c"]:
         """Return at least the rows before `end` of the image at 1 / divisor of its size: gray or RGB, as it is stored.
 
-        Damage is treated as Pillow treats it: what no decoder can go on from is an error.
+        Damage is treated as Pillow treats it: an error where decoding cannot begin; behind that, the decoder goes on
+        with other pixels.
 
         Raises:
             ImageError: the file is damaged.
@@ -118,7 +125,9 @@ class SequentialJpeg:
                 colorspace="GRAY" if self.components == 1 else "RGB",
                 min_height=0 if divisor == 1 else -(-height // divisor),
                 min_width=0 if divisor == 1 else -(-self.width // divisor),
-                strict=False,  # the rest of a file that is cut short is a warning
+                # What follows the last row is a warning. In this mode, an error that follows a warning is lost; here
+                # none can: the scan has no markers that could be read as anything else.
+                strict=False,
             )
         except ValueError as error:
             raise ImageError(f"it is damaged ({error})") from error
@@ -143,6 +152,13 @@ def _is_usual_frame(frame: bytes) -> bool:
     if len(frame) != 6 + 3 * frame[5]:
         return False
     return len(samplings) == 1 or (len(samplings) == 3 and samplings[0] in _SAMPLINGS and samplings[1:] == b"\x11\x11")
+
+
+def _is_odd_application(marker: int, data: bytes) -> bool:
+    """Return whether these bytes make the decoder warn before it begins, which it cannot be told to ignore."""
+    if marker == _APPLICATION_0 and data.startswith(b"JFIF\0"):
+        return data[5:6] != b"\x01"  # the version of JFIF
+    return marker == _APPLICATION_14 and data.startswith(b"Adobe") and data[11:12] not in (b"\0", b"\1")  # the colours
 
 
 def _is_whole_scan(scan: bytes, components: int) -> bool:
