@@ -67,6 +67,14 @@ def test_every_comparison_resolves(arguments, capsys):
     assert capsys.readouterr().out
 
 
+@pytest.mark.parametrize("arguments", [line for line in RESNETS if line[0] == "bench"], ids=shlex.join)
+def test_every_benchmark_gets_as_far_as_its_systems_or_to_what_is_missing(arguments, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main([*arguments, "--only", "nobody"]) == 2
+    shown = capsys.readouterr().err
+    assert "--only nobody: there is no such system" in shown or f"{Path(arguments[2])}" in shown
+
+
 @pytest.mark.parametrize("arguments", [line for line in RESNETS if line[0] == "report"], ids=shlex.join)
 def test_every_report_gets_as_far_as_the_missing_run(arguments, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -136,6 +136,16 @@ def test_bad_input_ends_the_benchmark():
         measured(Clock(), [], rounds=0)
 
 
+def test_what_a_library_prints_is_not_on_stdout(capsys):
+    def start():
+        print("Welcome to a library")
+        return lambda number: print("at work") or 1.0
+
+    measured(Clock(), [Work(name="a", images=1, start=start)], rounds=1)
+    output = capsys.readouterr()
+    assert (output.out, "Welcome to a library" in output.err) == ("", True)
+
+
 def test_everything_is_closed_in_the_end():
     closed = []
 

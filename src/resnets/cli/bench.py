@@ -131,7 +131,7 @@ def _data(arguments: list[str]) -> int:
     if given.shards:
         columns.append(("kB", fact("kilobytes", "{:.0f}")))
     if given.workers:
-        columns.append(("of N", fact("of_linear", "{:.0%}")))
+        columns.append(("linear", fact("of_linear", "{:.0%}")))
     _show([found], given.json, columns)
     return 0
 

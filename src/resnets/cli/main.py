@@ -27,6 +27,7 @@ COMMANDS = {
     "convert": "weights from and to torchvision, timm, Hugging Face, Caffe; proven equal",
     "reproduce": "tables and figures of the paper: ours, the paper's, the verdict",
     "compare": "two recipes, the same seeds for both: the difference, with its interval, in a sentence",
+    "bench": "the speed of this project and of others on this machine: loading, training, predicting",
     "describe": "an architecture as in Table 1: layers, parameters, multiply-adds, memory",
     "doctor": "what limits a run on this machine: disk, decoding, transfer or model; and the fix, measured",
 }

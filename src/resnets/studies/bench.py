@@ -7,13 +7,12 @@ installed, or fails, stands in the table with the reason and without a figure.
 
 from __future__ import annotations
 
-import importlib
+import contextlib
 import importlib.util
 import os
 import sys
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
@@ -212,7 +211,9 @@ def benchmark(
     absent = {system.name: lacking for system in systems if (lacking := missing(system.needs))}
     reasons: dict[str, str] = {}
     ready: dict[str, Prepared] = {}
-    with ExitStack() as stack:
+    with contextlib.ExitStack() as stack:
+        # Some libraries print when they are imported; stdout is for the result.
+        stack.enter_context(contextlib.redirect_stdout(sys.stderr))
         for system in systems:
             if system.name in absent:
                 continue

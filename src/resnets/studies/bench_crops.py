@@ -105,7 +105,7 @@ def plan_crops(paths: Sequence[Path], *, side: int, batch: int, batches: int) ->
                 path=paths[index],
                 width=sizes[index][0],
                 height=sizes[index][1],
-                box=area_crop_box(AUGMENT, *sizes[index], draws[place, :-1]),
+                box=area_crop_box(AUGMENT, sizes[index][0], sizes[index][1], draws[place, :-1]),
                 flip=bool(flips[place]),
             )
             for place, index in enumerate(stream.indices(positions).tolist())

@@ -119,11 +119,10 @@ def one_core_systems(plan: CropPlan, folder: Path) -> list[System]:
 
 def shard_systems(plan: CropPlan, folder: Path) -> list[System]:
     """Return the systems that read photographs which were resized once, with those of the reference on the same."""
-    px = f"{SHORTER_PX} px"
     return [
-        PillowOnResized(name=f"Pillow + torchv., {px}", images=plan.batch, plan=plan, folder=folder),
-        OurShards(name=f"resnets, shards {px}", images=plan.batch, plan=plan, folder=folder, raw=False),
-        OurShards(name=f"resnets, raw shards {px}", images=plan.batch, plan=plan, folder=folder, raw=True),
+        PillowOnResized(name=f"Pillow + torchv., {SHORTER_PX}", images=plan.batch, plan=plan, folder=folder),
+        OurShards(name=f"resnets, shards {SHORTER_PX}", images=plan.batch, plan=plan, folder=folder, raw=False),
+        OurShards(name=f"resnets, raw {SHORTER_PX}", images=plan.batch, plan=plan, folder=folder, raw=True),
     ]
 
 

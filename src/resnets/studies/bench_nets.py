@@ -137,7 +137,8 @@ class NetAlone(PredictionSystem):
         with torch.no_grad():
             expected = stored.model(images[:2])
         model: Any = self._net(stored).eval()
-        model = (fold_batch_norm(model) if self.folded else model).to(device=device, memory_format=layout)
+        model = fold_batch_norm(model) if self.folded else model
+        model = model.to(device=device, memory_format=layout)  # pyright: ignore[reportCallIssue]
         if self.compile:
             model = torch.compile(model, dynamic=False)
         images = images.to(device).contiguous(memory_format=layout)

@@ -93,7 +93,7 @@ class TorchvisionIO(Pipeline):
         def crop(one: Crop) -> Tensor:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", DeprecationWarning)  # torchvision 0.29 points to TorchCodec
-                image = decode_jpeg(read_file(str(one.path)), mode=ImageReadMode.RGB)
+                image: Any = decode_jpeg(read_file(str(one.path)), mode=ImageReadMode.RGB)
             left, top, width, height = one.whole
             image = functional.resized_crop(image, top, left, height, width, size, antialias=True)
             return functional.horizontal_flip(image) if one.flip else image
@@ -221,7 +221,9 @@ class WebDataset(Pipeline):
 
     def prepare(self) -> Prepared:
         """Write the archive, in the order in which the crops are made, and return what makes a batch."""
-        import webdataset  # pyright: ignore[reportMissingImports]
+        import webdataset as installed  # pyright: ignore[reportMissingImports]
+
+        webdataset: Any = installed
 
         archive = self.folder / "photographs.tar"
         with tarfile.open(archive, "w") as tar:
@@ -241,8 +243,6 @@ class WebDataset(Pipeline):
 class Ours(Pipeline):
     """The product: what a worker process of `resnets train` does for a batch."""
 
-    fractional: bool = True
-
     def prepare(self) -> Prepared:
         """Return the function that makes a batch, and how close its crops are to the reference's."""
         files = our_files(self.plan)
@@ -251,7 +251,9 @@ class Ours(Pipeline):
         def run(number: int) -> None:
             _ = files[number % len(self.plan.batches)]
 
-        return Prepared(run, self.about() | fidelity(lambda place: pixels[place], self.plan, fractional=True))
+        return Prepared(
+            run, self.about() | fidelity(lambda place: pixels[place], self.plan, fractional=self.fractional)
+        )
 
 
 def our_files(plan: CropPlan, split: Any = None) -> Any:

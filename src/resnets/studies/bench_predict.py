@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import tempfile
 from contextlib import ExitStack
@@ -111,7 +112,7 @@ def prediction_systems(
     stored: StoredModel,
     paths: tuple[Path, ...],
     *,
-    precisions: Sequence[str],
+    precisions: Sequence[Any],
     device: str,
     compiled: bool,
 ) -> list[System]:
@@ -121,33 +122,26 @@ def prediction_systems(
     """
     common: dict[str, Any] = {"images": len(paths), "model": source, "device": device}
     files, usual = "script, from files", _usual_name(stored)
+    net = functools.partial(NetAlone, against=usual, **common)
     systems: list[System] = [
         UsualPrediction(name=files, photographs=paths, against=files, **common),
         OurPrediction(name="resnets predict, from files", photographs=paths, against=files, **common),
-    ]
-    nets: dict[str, Any] = common | {"against": usual}
-    fast = {"channels_last": True}
-    systems += [
-        NetAlone(name=usual, net="usual", **nets),
-        NetAlone(name=f"{usual}, NHWC", net="usual", **nets | fast),
-        NetAlone(name="resnets net", net="ours", **nets),
-        NetAlone(name="resnets net, folded, NHWC", net="ours", folded=True, **nets | fast),
+        net(name=usual, net="usual"),
+        net(name=f"{usual}, NHWC", net="usual", channels_last=True),
+        net(name="resnets net", net="ours"),
+        net(name="resnets net, folded, NHWC", net="ours", folded=True, channels_last=True),
     ]
     if _has(timm_net, stored):
-        systems.append(NetAlone(name="timm net, NHWC", net="timm", needs=(Need("timm", "timm"),), **nets | fast))
+        systems.append(net(name="timm net, NHWC", net="timm", needs=(Need("timm", "timm"),), channels_last=True))
     for precision in precisions:
-        settings = nets | fast | {"precision": precision}
+        theirs = functools.partial(net, net="usual", precision=precision, channels_last=True)
+        ours = functools.partial(net, net="ours", precision=precision, channels_last=True, folded=True)
         label = "" if precision == "fp32" else f", {precision}"
-        if precision != "fp32":
-            systems.append(NetAlone(name=f"{usual}, NHWC{label}", net="usual", **settings))
-            systems.append(NetAlone(name=f"resnets net, folded, NHWC{label}", net="ours", folded=True, **settings))
+        if label:
+            systems += [theirs(name=f"{usual}, NHWC{label}"), ours(name=f"resnets net, folded, NHWC{label}")]
         if compiled:
-            systems.append(NetAlone(name=f"{usual}, compiled{label}", net="usual", compile=True, **settings))
-            systems.append(
-                NetAlone(
-                    name=f"resnets net, folded, compiled{label}", net="ours", folded=True, compile=True, **settings
-                )
-            )
+            systems.append(theirs(name=f"{usual}, compiled{label}", compile=True))
+            systems.append(ours(name=f"resnets net, folded, compiled{label}", compile=True))
     return systems
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import signal
+import sys
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -72,6 +73,7 @@ def _answer(pipe: Connection) -> Any:
 def _serve(system: System, threads: int, pipe: Connection) -> None:
     """Prepare, then do the work as often as a number comes, until the pipe is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then closes the pipe
+    sys.stdout = sys.stderr  # some libraries print when they are imported
     with contextlib.suppress(OSError):  # the parent has gone
         _work(system, threads, pipe)
 

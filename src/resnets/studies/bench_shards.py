@@ -44,8 +44,8 @@ class OurShards(Pipeline):
             _ = files[number % len(self.plan.batches)]
 
         stored = np.mean([len(images.read(index)) for index in range(len(images))])
-        about: dict[str, Any] = {"boxes": "exact", "kilobytes": round(float(stored) / 1e3, 1)}
-        return Prepared(run, about | fidelity(lambda place: pixels[place], self.plan, fractional=True))
+        about: dict[str, Any] = {"boxes": "whole pixels", "kilobytes": round(float(stored) / 1e3, 1)}
+        return Prepared(run, about | fidelity(lambda place: pixels[place], self.plan, fractional=False))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -86,7 +87,7 @@ def bench_train(
         "steps": steps,
     }
     layout = use_channels_last(device, machine)
-    wanted = [_precision(name) for name in precisions] or _usable(device)
+    wanted: list[Precision] = [_precision(name) for name in precisions] or _usable(device)
     systems = (
         ladder_systems(common)
         if ladder
@@ -129,29 +130,32 @@ def training_systems(
     """Return the usual way as it is found, with its own best settings, and ours, for each precision."""
     systems: list[TrainingSystem] = [UsualTraining(name=REFERENCE, **common)]
     for precision in precisions:
-        settings = common | {"precision": precision, "channels_last": channels_last}
+        usual, ours = (
+            functools.partial(kind, precision=precision, channels_last=channels_last, **common)
+            for kind in (UsualTraining, OurTraining)
+        )
         if channels_last:
-            systems.append(UsualTraining(name=f"usual, {precision}, NHWC", **settings))
+            systems.append(usual(name=f"usual, {precision}, NHWC"))
         elif precision != "fp32":
-            systems.append(UsualTraining(name=f"usual, {precision}", **settings))
-        systems.append(OurTraining(name=f"resnets, {precision}", **settings))
+            systems.append(usual(name=f"usual, {precision}"))
+        systems.append(ours(name=f"resnets, {precision}"))
         if compiled:
-            systems.append(UsualTraining(name=f"usual, {precision}, compiled", compile=True, **settings))
-            systems.append(OurTraining(name=f"resnets, {precision}, compiled", compile=True, **settings))
+            systems.append(usual(name=f"usual, {precision}, compiled", compile=True))
+            systems.append(ours(name=f"resnets, {precision}, compiled", compile=True))
     return systems
 
 
 def ladder_systems(common: dict[str, Any]) -> list[TrainingSystem]:
     """Return the usual way and ours, each row with one measure more, so that the gain of each is seen."""
-    last = {"channels_last": True}
+    ours = functools.partial(OurTraining, **common)
     return [
         UsualTraining(name=REFERENCE, **common),
-        OurTraining(name="resnets, fp32, NCHW", keep_memory=False, **common),
-        OurTraining(name="... NHWC", keep_memory=False, **common | last),
-        OurTraining(name="... freed memory kept", **common | last),
-        OurTraining(name="... compiled", compile=True, **common | last),
-        OurTraining(name="... bf16, not compiled", precision="bf16", **common | last),
-        OurTraining(name="... bf16, compiled", precision="bf16", compile=True, **common | last),
+        ours(name="resnets, fp32, NCHW", keep_memory=False),
+        ours(name="... NHWC", keep_memory=False, channels_last=True),
+        ours(name="... freed memory kept", channels_last=True),
+        ours(name="... compiled", channels_last=True, compile=True),
+        ours(name="... bf16, not compiled", channels_last=True, precision="bf16"),
+        ours(name="... bf16, compiled", channels_last=True, precision="bf16", compile=True),
     ]
 
 

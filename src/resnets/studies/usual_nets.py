@@ -27,7 +27,7 @@ def torchvision_net(spec: Any) -> nn.Module | None:
     from torchvision.models import vgg16, vgg19
 
     if isinstance(spec, VGGSpec):
-        makers = {VGG_STAGES[16]: vgg16, VGG_STAGES[19]: vgg19}
+        makers: dict[tuple[int, ...], Any] = {VGG_STAGES[16]: vgg16, VGG_STAGES[19]: vgg19}
         if spec.convs not in makers or spec.widths[-1] != 512 or spec.in_channels != 3:
             return None
         return makers[spec.convs](num_classes=spec.num_classes, dropout=spec.dropout)
