@@ -52,7 +52,7 @@ class Testing(System):
     def prepare(self) -> Prepared:
         """Build the net, test once, and return the function that tests again."""
         test = usual_tester(self.paths) if self.usual else our_tester(self, self.paths, self.threads)
-        return Prepared(lambda _: (test(), None)[1], {"probabilities": test()})
+        return Prepared(lambda _: test(), {"probabilities": test()})
 
 
 def systems_of(paths: tuple[Path, ...], threads: int) -> list[Testing]:

@@ -5,6 +5,7 @@ import json
 import sys
 
 import pytest
+import torch
 
 from resnets.specs.errors import DataError, UserError
 from resnets.studies.bench import (
@@ -144,6 +145,14 @@ def test_what_a_library_prints_is_not_on_stdout(capsys):
     measured(Clock(), [Work(name="a", images=1, start=start)], rounds=1)
     output = capsys.readouterr()
     assert (output.out, "Welcome to a library" in output.err) == ("", True)
+
+
+def test_threads_are_as_before_in_the_end():
+    seen = []
+    before = torch.get_num_threads()
+    systems = [Work(name="a", images=1, start=lambda: lambda number: seen.append(torch.get_num_threads()) or 1.0)]
+    measured(Clock(), systems, rounds=1, threads=3)
+    assert (set(seen), torch.get_num_threads()) == ({3}, before)
 
 
 def test_everything_is_closed_in_the_end():

@@ -78,6 +78,16 @@ def test_work_that_measures_itself_is_believed():
     assert interleaved({"a": run}, rounds=2, clock=machine.clock) == {"a": [(2.0,), (2.0,)]}
 
 
+def test_what_else_work_returns_is_ignored():
+    machine = Machine()
+
+    def run(number):
+        machine.now += 3.0
+        return [1.0, 2.0]
+
+    assert interleaved({"a": run}, rounds=1, clock=machine.clock) == {"a": [(3.0,)]}
+
+
 def test_between_turns_there_is_a_rest_that_is_not_measured():
     machine = Machine()
 

@@ -40,7 +40,7 @@ DATA = """\
 Photographs to crops of a training batch: a random box of 8 to 100 % of the area, resized to a square, mirrored or not.
 On one core, every system cuts the same boxes out of the same files. The reference is that of torchvision's training
 scripts: Pillow decodes, torchvision crops and resizes. PSNR tells how close a system's crops are to those of Pillow
-decoding in full, for the same boxes; above 40 dB nobody sees a difference.
+decoding in full, for the same boxes; above 40 dB a difference is hard to see.
 """
 DATA_EXAMPLES = """\
 examples:
@@ -183,8 +183,9 @@ def _predict(arguments: list[str]) -> int:
         "--device", default="auto", help="cpu, cuda, cuda:N, mps, or auto, the best there is (default)"
     )
     machine.add_argument("--threads", type=int, default=0, metavar="N", help="CPU threads; 0 leaves torch's choice")
-    _add_measurement(parser, rounds=7)
-    parser.add_argument("--seconds", type=float, default=1.0, metavar="S", help="seconds a turn, at least (1)")
+    _add_measurement(parser, rounds=7).add_argument(
+        "--seconds", type=float, default=1.0, metavar="S", help="seconds a turn, at least (1)"
+    )
     given = parser.parse_args(arguments)
     from resnets.cli.bench_screen import milliseconds
     from resnets.studies.bench_predict import bench_predict
@@ -209,7 +210,7 @@ def _add_layout(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--compile", action="store_true", help="compiled nets too: a minute each before")
 
 
-def _add_measurement(parser: argparse.ArgumentParser, *, rounds: int) -> None:
+def _add_measurement(parser: argparse.ArgumentParser, *, rounds: int) -> argparse._ArgumentGroup:
     group = parser.add_argument_group("measurement")
     group.add_argument(
         "--rounds", type=int, default=rounds, metavar="N", help=f"turns of each system that count ({rounds})"
@@ -219,6 +220,7 @@ def _add_measurement(parser: argparse.ArgumentParser, *, rounds: int) -> None:
     )
     group.add_argument("--quiet", action="store_true", help="show no progress")
     flags.add_json(parser)
+    return group
 
 
 def _show(found: Sequence[Benchmark], as_json: bool, columns: Sequence[tuple[str, Callable[[Row], str]]]) -> None:

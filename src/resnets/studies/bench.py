@@ -23,7 +23,7 @@ from resnets.specs.visible import in_line
 from resnets.studies.timing import LostError, Run, Spread, interleaved, paired_ratio, percentile, rates, spread
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from resnets.studies.timing import Rounds
@@ -212,6 +212,7 @@ def benchmark(
     reasons: dict[str, str] = {}
     ready: dict[str, Prepared] = {}
     with contextlib.ExitStack() as stack:
+        stack.enter_context(_threads(0 if own_process else threads))
         # Some libraries print when they are imported; stdout is for the result.
         stack.enter_context(contextlib.redirect_stdout(sys.stderr))
         for system in systems:
@@ -316,7 +317,7 @@ def chosen(systems: Sequence[System], only: Sequence[str]) -> list[System]:
 def guarded(run: Run) -> Run:
     """Return the work with its errors as `LostError`, so that a peer that fails does not end the others."""
 
-    def guard(number: int) -> float | None:
+    def guard(number: int) -> object:
         try:
             return run(number)
         except Exception as error:
@@ -342,7 +343,6 @@ def _prepare(system: System, own_process: bool, threads: int) -> Prepared:
         from resnets.studies.bench_process import prepare_in_process
 
         return prepare_in_process(system, threads)
-    _set_threads(threads)
     try:
         prepared = system.prepare()
     except UserError:
@@ -352,11 +352,17 @@ def _prepare(system: System, own_process: bool, threads: int) -> Prepared:
     return Prepared(guarded(prepared.run), prepared.facts, prepared.close)
 
 
-def _set_threads(threads: int) -> None:
-    if threads:
-        import torch
+@contextlib.contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """Let torch use `count` threads in the block; 0 leaves its choice."""
+    import torch
 
-        torch.set_num_threads(threads)
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _hardware(threads: int) -> tuple[dict[str, Any], list[str]]:

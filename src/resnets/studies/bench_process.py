@@ -100,8 +100,9 @@ def _work(system: System, threads: int, pipe: Connection) -> None:
         started = time.perf_counter()
         try:
             own = prepared.run(number)
+            took = own if isinstance(own, float) else time.perf_counter() - started
         except Exception as error:
             pipe.send(("failed", reason_of(error)))
             break
-        pipe.send(("done", time.perf_counter() - started if own is None else own))
+        pipe.send(("done", took))
     prepared.close()

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-Run = Callable[[int], float | None]
-"""Does the work for the n-th time (n = 0, 1, ...); returns its seconds where it measures them itself, else None."""
+Run = Callable[[int], object]
+"""Does the work for the n-th time (n = 0, 1, ...). A float that it returns is its seconds, as it measured them itself;
+whatever else it returns is ignored."""
 
 Rounds = list[tuple[float, ...]]
 """The seconds of every call, round by round."""
@@ -138,4 +139,4 @@ def interleaved(
 def _timed(run: Run, number: int, clock: Callable[[], float]) -> float:
     started = clock()
     own = run(number)
-    return clock() - started if own is None else own
+    return own if isinstance(own, float) else clock() - started
