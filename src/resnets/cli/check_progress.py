@@ -77,7 +77,7 @@ def _line(what: str, done: int, of: int, rate: float, *, bar: bool) -> str:
 def _duration(seconds: float) -> str:
     """Return a time as a person says it.
 
-    >>> _duration(42), _duration(125), _duration(7300)
+    >>> _duration(42.0), _duration(125.0), _duration(7300.0)
     ('42 s', '2 min', '2 h 2 min')
     """
     if seconds < 100:

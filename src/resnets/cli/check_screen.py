@@ -53,14 +53,14 @@ def _print_head(console: Console, report: CheckReport, width: int) -> None:
         console.print(_filled(line, width), markup=False)
 
 
-def _size(size: float) -> str:
+def _size(size: int) -> str:
     """Return a number of bytes with three digits at most.
 
-    >>> _size(900), _size(11_522_946), _size(3e12)
+    >>> _size(900), _size(11_522_946), _size(3 * 10**12)
     ('900 bytes', '11.5 MB', '3000 GB')
     """
     if size < 1000:
-        return counted(int(size), "byte")
+        return counted(size, "byte")
     unit = next((unit for unit, factor in _UNITS.items() if size < 1000 * factor), "GB")
     scaled = size / _UNITS[unit]
     return f"{scaled:.0f} {unit}" if scaled >= 100 else f"{scaled:.1f} {unit}"
@@ -201,16 +201,15 @@ def _print_findings(console: Console, report: CheckReport, width: int, every: bo
 
 
 def _print_examples(console: Console, findings: Sequence[Finding], width: int) -> None:
-    """Print findings, each on one line where all fit; the detail below the paths where not."""
+    """Print findings, each on one line where it fits, and else the detail below the paths."""
     details = {finding.detail for finding in findings}
     shared = next(iter(details)) if len(details) == 1 and len(findings) > 1 else None
     longest = max(len(in_line(finding.paths[0])) for finding in findings)
-    fits = all(len(finding.paths) == 1 and longest + len(finding.detail) + 6 <= width for finding in findings)
     if shared is not None:
         console.print(_filled(f"{shared}:", width, "   "), style="dim", markup=False)
     for finding in findings:
         path = in_line(finding.paths[0])
-        if shared is None and fits:
+        if shared is None and len(finding.paths) == 1 and longest + len(finding.detail) + 5 <= width:
             console.print(f"   {path:<{longest}}  ", end="", markup=False)
             console.print(in_line(finding.detail), style="dim", markup=False)
             continue

@@ -19,8 +19,9 @@ from resnets.data.image_findings import image_findings
 from resnets.data.image_hash import NEAR_BITS
 from resnets.data.image_probe import BROKEN as BROKEN_FLAG
 from resnets.data.image_probe import RECORD, Broken, probe_batch
-from resnets.data.image_tree import read_tree
+from resnets.data.image_tree import read_shards, read_tree
 from resnets.data.quarantine import QUARANTINE_FILE, Quarantined, read_list, write_list
+from resnets.data.shards import holds_shards
 from resnets.data.worker_pool import cores, in_processes
 from resnets.specs.errors import SpecError, UserError, near_misses
 
@@ -83,7 +84,7 @@ def check_data(
     """Return everything that is wrong with a folder of images; decodes every image once, and changes none.
 
     Args:
-        folder: with a subfolder a class, or with train/, val/ and test/ above them.
+        folder: with a subfolder a class, or with train/, val/ and test/ above them; or of shards.
         limits: from where on something counts as odd; None takes the defaults.
         workers: processes that decode; -1 is one a core, 0 decodes in this process.
         quarantine: write the list of broken images that training leaves out: True to quarantine.json in the folder,
@@ -102,8 +103,8 @@ def check_data(
         raise UserError("--quarantine-kinds says what else goes on the list; add --quarantine to write one.")
     root = Path(folder)
     on_progress("listing the folder", 0, 0)
-    tree = read_tree(root)
     known = read_list(root / QUARANTINE_FILE)
+    tree = read_shards(root) if holds_shards(root) else read_tree(root)
     report = check_images(
         tree.entries(),
         name=str(folder),
@@ -150,11 +151,15 @@ def check_images(
     limits = limits or CheckLimits()
     checked = _Checked(total, folders)
     found = [*findings, *checked.decode(entries, cores() if workers < 0 else workers, total, on_progress)]
-    on_progress("comparing the images", 0, 0)
     records = checked.records
     found += class_findings(checked.counts(), max_imbalance=limits.max_imbalance)
     found += image_findings(checked.paths, records, min_px=limits.min_px, max_aspect=limits.max_aspect)
-    found += duplicate_findings(checked.placed, records, near_bits=limits.near_bits)
+    found += duplicate_findings(
+        checked.placed,
+        records,
+        near_bits=limits.near_bits,
+        on_share=lambda share: on_progress("comparing", round(share * len(checked)), len(checked)),
+    )
     order = {kind: place for place, kind in enumerate(KINDS)}
     return CheckReport(
         name=name,

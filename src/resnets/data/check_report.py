@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from resnets.data.class_findings import Counts
 
 SIZE_EDGES_PX = (1, 32, 64, 128, 224, 256, 320, 384, 512, 1024, 2048, 4096)
-ASPECT_EDGES = (1 / 5, 1 / 3, 1 / 2, 2 / 3, 4 / 5, 5 / 4, 3 / 2, 2, 3, 5)
+ASPECT_EDGES = (1 / 5, 1 / 3, 1 / 2, 2 / 3, 4 / 5, 5 / 4, 3 / 2, 2.0, 3.0, 5.0)
 """Of width : height; symmetric, the middle bin being about square."""
 
 
@@ -167,5 +167,6 @@ def _histogram(values: np.ndarray, edges: tuple[int, ...] | tuple[float, ...]) -
 
 def _frequencies(values: np.ndarray) -> dict[str, int]:
     names, counts = np.unique(values, return_counts=True)
-    order = np.argsort(-counts, kind="stable")
-    return {names[index].decode(): int(counts[index]) for index in order}
+    order = np.argsort(-counts, kind="stable").tolist()
+    decoded: list[bytes] = names.tolist()
+    return {decoded[index].decode(): int(counts[index]) for index in order}

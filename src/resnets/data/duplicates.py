@@ -26,13 +26,20 @@ class Placed(NamedTuple):
     label: str | None
 
 
-def duplicate_findings(placed: Callable[[int], Placed], records: np.ndarray, *, near_bits: int) -> Iterator[Finding]:
+def duplicate_findings(
+    placed: Callable[[int], Placed],
+    records: np.ndarray,
+    *,
+    near_bits: int,
+    on_share: Callable[[float], None] = lambda share: None,
+) -> Iterator[Finding]:
     """Yield every group of images that are copies, byte by byte or to the eye.
 
     Args:
         placed: path, split and label of the image with an index.
         records: of `image_probe.RECORD`, by index.
         near_bits: bits of 64 in which the hashes of copies to the eye may differ; negative looks for none.
+        on_share: told which share of the search for near copies is done.
     """
     sound = np.flatnonzero((records["flags"] & BROKEN) == 0)
     if not len(sound):
@@ -46,7 +53,7 @@ def duplicate_findings(placed: Callable[[int], Placed], records: np.ndarray, *, 
         return
     # One of each set of equal files stands for all.
     stand_in = sound[first]
-    pairs, mirrored = near_pairs(records["hash"][stand_in], records["thumbnail"][stand_in], near_bits)
+    pairs, mirrored = near_pairs(records["hashes"][stand_in], records["thumbnail"][stand_in], near_bits, on_share)
     if not len(pairs):
         return
     group = connected(pairs, len(stand_in))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from resnets.data.findings import Finding
-from resnets.data.image_probe import ANIMATED, BLANK, BROKEN, SEE_THROUGH, format_of_name
+from resnets.data.image_probe import ANIMATED, BLANK, BROKEN, RAW, SEE_THROUGH, format_of_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -89,7 +89,7 @@ def _extensions(paths: Sequence[str], records: np.ndarray, sound: np.ndarray) ->
         if extension not in expected:
             expected[extension] = format_of_name(f"x{extension}")
         named, found = expected[extension], formats[records["format"][index]]
-        if named is not None and {"DIB": "BMP"}.get(named, named) != found:
+        if named is not None and found != RAW and {"DIB": "BMP"}.get(named, named) != found:
             yield Finding(
                 kind="wrong-extension", paths=(path,), detail=f"its content is {found}, its name says {named}"
             )

@@ -8,12 +8,13 @@ candidates; whether two candidates are one picture is decided by their thumbnail
 from __future__ import annotations
 
 import itertools
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from jaxtyping import Bool, Int64, UInt8, UInt64
 
@@ -38,14 +39,18 @@ _frequencies = sorted(
 _rows, _columns = (np.array(places) for places in zip(*_frequencies, strict=True))
 _basis = np.cos(np.pi / HASHED_PX * np.outer(np.arange(max(_rows) + 1), np.arange(HASHED_PX) + 0.5)).astype(np.float32)
 
-MIRROR = int(sum(1 << bit for bit, column in enumerate(_columns) if column % 2))
-"""Bits that turn when an image is mirrored left to right: those of odd frequencies along the width."""
+# Coefficients of half a gray level and less are noise of encoders; their bit is 0 rather than by chance.
+_LEAST_COEFFICIENT = 0.5 * HASHED_PX**2 / 4
+_MIRRORED = np.where(_columns % 2, -1, 1).astype(np.float32)
 
 
-def perceptual_hash(gray: UInt8[np.ndarray, "32 32"]) -> int:
-    """Return the 64-bit hash of a gray image."""
-    coefficients = _basis @ gray.astype(np.float32) @ _basis.T
-    return int.from_bytes(np.packbits(coefficients[_rows, _columns] > 0, bitorder="little").tobytes(), "little")
+def perceptual_hash(gray: UInt8[np.ndarray, "32 32"]) -> tuple[int, int]:
+    """Return the 64-bit hash of a gray image, and that of its mirror image."""
+    # Mirrored left to right, the odd frequencies along the width change their signs.
+    coefficients = (_basis @ gray.astype(np.float32) @ _basis.T)[_rows, _columns]
+    bits = np.stack([coefficients, coefficients * _MIRRORED]) > _LEAST_COEFFICIENT
+    plain, mirrored = np.packbits(bits, axis=1, bitorder="little").view("<u8")[:, 0].tolist()
+    return plain, mirrored
 
 
 def pairs_within(hashes: UInt64[np.ndarray, " n"], bits: int) -> Int64[np.ndarray, "pairs 2"]:
@@ -57,7 +62,7 @@ def pairs_within(hashes: UInt64[np.ndarray, " n"], bits: int) -> Int64[np.ndarra
 
 
 def _pairs_by_key(hashes: UInt64[np.ndarray, " n"], bits: int) -> Iterator[Int64[np.ndarray, "pairs 2"]]:
-    """Yield the pairs within a distance, each once or more, without comparing all with all.
+    """Yield, pass by pass, the pairs within a distance, each once or more, without comparing all with all.
 
     The bits are dealt to bits + 3 bands. At most `bits` bands hold a difference, so that two near hashes agree in at
     least three bands: each choice of three is a key to sort by, and only hashes with the same key are compared.
@@ -78,8 +83,7 @@ def _pairs_by_key(hashes: UInt64[np.ndarray, " n"], bits: int) -> Iterator[Int64
             found.append(np.stack([order[near], order[near + distance]], axis=1))
             first = first[first + distance + 1 < len(keys)]
             first = first[keys[first] == keys[first + distance + 1]]
-        if found:
-            yield np.sort(np.concatenate(found), axis=1)
+        yield np.sort(np.concatenate(found), axis=1) if found else np.empty((0, 2), np.int64)
 
 
 def _unique_pairs(pairs: Int64[np.ndarray, "all 2"]) -> Int64[np.ndarray, "pairs 2"]:
@@ -98,7 +102,10 @@ def _bits_set(words: UInt64[np.ndarray, " n"]) -> UInt8[np.ndarray, " n"]:
 
 
 def near_pairs(
-    hashes: UInt64[np.ndarray, " n"], thumbnails: UInt8[np.ndarray, "n 144"], bits: int = NEAR_BITS
+    hashes: UInt64[np.ndarray, "n 2"],
+    thumbnails: UInt8[np.ndarray, "n 144"],
+    bits: int = NEAR_BITS,
+    on_share: Callable[[float], None] = lambda share: None,
 ) -> tuple[Int64[np.ndarray, "pairs 2"], Bool[np.ndarray, " pairs"]]:
     """Return the pairs of images that are copies of one picture, and which of them are mirror images.
 
@@ -106,17 +113,23 @@ def near_pairs(
     to the others of its picture.
 
     Args:
-        hashes: of `perceptual_hash`.
+        hashes: of `perceptual_hash`, of each image and of its mirror image.
         thumbnails: gray, 12 x 12, by rows.
         bits: in which the hashes of a pair may differ.
+        on_share: told which share of the search is done.
     """
     n = len(hashes)
+    passes = math.comb(bits + _SHARED_BANDS, _SHARED_BANDS)
     found = np.empty((0, 2), np.int64)
     group = np.arange(n)
     # Behind the images come their mirror images, of which those are wanted that are like an image.
-    for pairs in _pairs_by_key(np.concatenate([hashes, hashes ^ np.uint64(MIRROR)]), bits):
-        pairs = pairs[(pairs[:, 0] < n) & (pairs[:, 0] < pairs[:, 1] % n)]
-        pairs = pairs[group[pairs[:, 0]] != group[pairs[:, 1] % n]]
+    for number, pairs in enumerate(_pairs_by_key(hashes.T.reshape(-1), bits)):
+        on_share(number / passes)
+        pairs = pairs[pairs[:, 0] < n]
+        first, second = pairs[:, 0], pairs[:, 1] % n
+        mirrored = pairs[:, 1] >= n
+        pairs = np.stack([np.minimum(first, second), np.maximum(first, second) + n * mirrored], axis=1)
+        pairs = pairs[group[first] != group[second]]
         found = _unique_pairs(np.concatenate([found, pairs[_same_picture(thumbnails, pairs)]]))
         if len(found) > _PAIRS_AN_IMAGE * n:
             found, group = _joined(found, n)

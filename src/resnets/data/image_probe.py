@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import re
-import stat
+import sys
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -14,8 +14,10 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from resnets.data import jpeg_end
-from resnets.data.decode import MAX_PIXELS, is_image_name, read_image
+from resnets.data.decode import MAX_PIXELS, SIDEWAYS, is_image_name, open_image, orientation_of, read_image
+from resnets.data.file_content import known_content
 from resnets.data.image_hash import HASHED_PX, THUMBNAIL_PX, perceptual_hash
+from resnets.data.raw_pixels import LARGEST_HEADER, RAW_MAGIC, raw_shape
 from resnets.specs.errors import ImageError
 
 if TYPE_CHECKING:
@@ -24,10 +26,13 @@ if TYPE_CHECKING:
 BROKEN, BLANK, ANIMATED, SEE_THROUGH = 1, 2, 4, 8
 """Bits of a record's `flags`."""
 
+RAW = "raw"
+"""Format of pixels that are stored as they are, as shards can hold them."""
+
 RECORD = np.dtype(
     [
         ("digest", "<u8", (2,)),
-        ("hash", "<u8"),
+        ("hashes", "<u8", (2,)),
         ("bytes", "<u8"),
         ("width", "<u4"),
         ("height", "<u4"),
@@ -43,11 +48,8 @@ broken image only `digest` and `bytes` are set."""
 
 # Decoded at no less than this shorter side: enough for the hash, and several times faster for large photographs.
 _DECODED_PX = 64
-_MOST_BYTES = 1 << 30
 _BLANK_RANGE = 4
 
-_ORIENTATION = 0x0112
-_SIDEWAYS = frozenset({5, 6, 7, 8})
 _TURNED = frozenset(range(2, 9))
 
 
@@ -68,21 +70,6 @@ class Header(NamedTuple):
     orientation: int
     animated: bool
     see_through: bool
-
-
-def read_file(path: Path) -> bytes:
-    """Return the bytes of a regular file of an image.
-
-    Raises:
-        OSError: it cannot be read, or is no regular file (opening a pipe would wait for a writer), or is larger than
-            an image can be.
-    """
-    status = path.stat()
-    if not stat.S_ISREG(status.st_mode):
-        raise OSError("it is no regular file")
-    if status.st_size > _MOST_BYTES:
-        raise OSError(f"it is larger than {_MOST_BYTES >> 30} GiB")
-    return path.read_bytes()
 
 
 def probe_batch(
@@ -108,15 +95,7 @@ def probe_batch(
 
 
 def _why_unreadable(error: Exception) -> str:
-    match error:
-        case ImageError():
-            return str(error)
-        case PermissionError():
-            return "permission to read the file is denied"
-        case OSError():
-            return error.strerror or str(error) or type(error).__name__
-        case _:
-            return f"reading it failed: {str(error) or type(error).__name__}"
+    return str(error) if isinstance(error, ImageError) else f"reading it failed: {str(error) or type(error).__name__}"
 
 
 def probe(data: bytes, record: np.ndarray) -> Broken | None:
@@ -142,12 +121,12 @@ def probe(data: bytes, record: np.ndarray) -> Broken | None:
         and (not jpeg_end.has_end(data) or jpeg_end.has_gray_corner(image))
         and jpeg_end.stops_early(data)
     ):
-        return Broken("truncated", "its pixel data ends before the image does; the rest would be filled up")
+        return Broken("truncated", "its pixels stop early: decoders fill up the rest")
     gray = image.convert("L").resize((HASHED_PX, HASHED_PX), Image.Resampling.BOX, reducing_gap=2.0)
-    record["hash"] = perceptual_hash(np.asarray(gray))
+    record["hashes"] = perceptual_hash(np.asarray(gray))
     thumbnail = gray.resize((THUMBNAIL_PX, THUMBNAIL_PX), Image.Resampling.BOX)
     record["thumbnail"] = np.asarray(thumbnail).reshape(-1)
-    sideways = header.orientation in _SIDEWAYS
+    sideways = header.orientation in SIDEWAYS
     record["width"] = header.height if sideways else header.width
     record["height"] = header.width if sideways else header.height
     record["orientation"] = header.orientation
@@ -170,13 +149,13 @@ def read_header(data: bytes) -> Header:
         Image.DecompressionBombError: it states a size far beyond what is decoded.
         Exception: the header is damaged, in any of Pillow's ways to say so.
     """
-    with (
-        warnings.catch_warnings(action="ignore"),
-        Image.open(io.BytesIO(data), formats=_formats()) as image,
-    ):
+    if data.startswith(RAW_MAGIC):
+        height, width, _ = raw_shape(data[:LARGEST_HEADER], size=len(data), max_pixels=sys.maxsize)
+        return Header(RAW, "RGB", width, height, orientation=1, animated=False, see_through=False)
+    with warnings.catch_warnings(action="ignore"), open_image(io.BytesIO(data), sys.maxsize) as image:
         # Pillow decodes the whole image in search of a PNG's tag, and turns TIFF itself.
         has_tag = image.format not in ("PNG", "TIFF") or "exif" in image.info
-        orientation = _orientation(image) if has_tag else 1
+        orientation = orientation_of(image) if has_tag else 1
         # A JPEG with a second picture behind (MPO) has frames too, but is no animation.
         animated = image.format in ("GIF", "PNG", "WEBP") and getattr(image, "is_animated", False)
         return Header(
@@ -188,18 +167,6 @@ def read_header(data: bytes) -> Header:
             animated=animated,
             see_through=image.has_transparency_data,
         )
-
-
-def _formats() -> tuple[str, ...]:
-    # Those whose names we take for images, so that no file can reach a reader that runs another program (EPS).
-    return tuple(sorted({name for end, name in Image.registered_extensions().items() if is_image_name(f"x{end}")}))
-
-
-def _orientation(image: Image.Image) -> int:
-    try:
-        return image.getexif().get(_ORIENTATION, 1)
-    except Exception:  # damaged EXIF data; the pixels are sound
-        return 1
 
 
 def _is_blank(image: Image.Image) -> bool:
@@ -226,57 +193,6 @@ def _no_image(data: bytes) -> Broken:
             return Broken("truncated", "it is cut off: the file ends within its header")
         return Broken("damaged", "it begins as an image, but its header is damaged")
     return Broken("not-an-image", "it is not an image that can be read (JPEG, PNG, WebP, BMP, GIF, TIFF, PPM, …)")
-
-
-def format_of_content(data: bytes) -> str | None:
-    """Return the format of an image whose file begins with `data`: JPEG, PNG, GIF, WebP; None for all else."""
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return "WebP"
-    magics = ((b"\xff\xd8\xff", "JPEG"), (b"\x89PNG\r\n", "PNG"), (b"GIF8", "GIF"))
-    return next((name for magic, name in magics if data.startswith(magic)), None)
-
-
-_CONTENTS = (
-    (0, b"%PDF", "a PDF document"),
-    (0, b"PK\x03\x04", "a ZIP archive"),
-    (0, b"\x1f\x8b", "a gzip archive"),
-    (0, b"7z\xbc\xaf", "a 7z archive"),
-    (0, b"Rar!", "a RAR archive"),
-    (257, b"ustar", "a tar archive"),
-    (0, b"8BPS", "a Photoshop document"),
-    (4, b"ftyphe", "a HEIC photograph, which is not read here"),
-    (4, b"ftypmif1", "a HEIF photograph, which is not read here"),
-    (0, b"\x00\x00\x00\x0cJXL ", "a JPEG XL image, which is not read here"),
-    (0, b"\xff\x0a", "a JPEG XL image, which is not read here"),
-    (4, b"ftyp", "a video"),
-    (8, b"AVI ", "a video"),
-    (0, b"\x1aE\xdf\xa3", "a video"),
-    (0, b"\x93NUMPY", "a NumPy array"),
-    (0, b"version https://git-lfs", "a pointer of Git LFS; `git lfs pull` fetches the file"),
-)
-
-
-def known_content(data: bytes) -> str | None:
-    """Return in words what bytes are that are no image we read; None where that is not known."""
-    for offset, magic, what in _CONTENTS:
-        if data[offset : offset + len(magic)] == magic:
-            return what
-    start = data[:512].removeprefix(b"\xef\xbb\xbf").lstrip()
-    low = start.lower()
-    if low.startswith((b"<!doctype html", b"<html", b"<head")):
-        return "a web page (HTML), as a failed download leaves it"
-    if b"<svg" in low:
-        return "an SVG drawing, which is not read here"
-    if low.startswith(b"<?xml"):
-        return "an XML file"
-    text = data[:512].decode("utf-8", "ignore")
-    # A letter may be cut in two at the end.
-    whole = len(data[:512]) - len(text.encode()) <= 3
-    return "a text file" if text and whole and all(map(_belongs_in_text, text)) else None
-
-
-def _belongs_in_text(letter: str) -> bool:
-    return letter.isprintable() or letter.isspace()
 
 
 def _undecodable(data: bytes, reason: str) -> Broken:

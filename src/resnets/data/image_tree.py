@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import unicodedata
 from array import array
 from collections import defaultdict
 from dataclasses import dataclass, field
@@ -17,14 +16,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from resnets.data.decode import is_image_name
+from resnets.data.file_content import format_of_content, known_content
 from resnets.data.findings import Finding
 from resnets.data.folder import SPLIT_FOLDERS
-from resnets.data.image_probe import format_of_content, known_content, read_file
+from resnets.data.listing import normal
 from resnets.data.quarantine import QUARANTINE_FILE
-from resnets.specs.errors import DataError, counted
+from resnets.data.shards import list_shards
+from resnets.data.sources import FolderFiles, read_file
+from resnets.data.worker_pool import BATCH
+from resnets.specs.errors import DataError, ImageError, counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from resnets.data.sources import ImageSource
 
 _SPLIT_OF = {name: split for split, names in SPLIT_FOLDERS.items() for name in names}
 _LIKE_SPLITS = frozenset({"training", "dev", "testing", "eval", *_SPLIT_OF})
@@ -59,6 +64,8 @@ class ImageTree:
     """Index in `folders` of each image."""
     findings: list[Finding] = field(default_factory=list)
     """What is wrong with the folder itself."""
+    source: Callable[[list[str]], ImageSource] | None = None
+    """Returns what the images at some paths are read from; None reads files below the root."""
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -66,8 +73,12 @@ class ImageTree:
 
     def entries(self) -> Iterator[Entry]:
         """Yield every image with what it takes to read it."""
-        for path, folder in zip(self.paths, self.folder_of, strict=True):
-            yield Entry(*self.folders[folder], path, partial(read_file, self.root / path))
+        for start in range(0, len(self.paths), BATCH):
+            paths = self.paths[start : start + BATCH]
+            # A source of few images at a time, as another process gets a copy of it.
+            source = self.source(paths) if self.source else FolderFiles.of(self.root / path for path in paths)
+            for place, path in enumerate(paths):
+                yield Entry(*self.folders[self.folder_of[start + place]], path, partial(source.read, place))
 
 
 def read_tree(root: Path) -> ImageTree:
@@ -98,6 +109,22 @@ def read_tree(root: Path) -> ImageTree:
     if not walk.tree.paths:
         raise DataError(f"{root} has no files with the names of images. {_expected(root)}")
     return walk.tree
+
+
+def read_shards(root: Path) -> ImageTree:
+    """Return the images of a set of shards.
+
+    Raises:
+        DataError: the index is damaged, or a shard is missing.
+    """
+    listing = list_shards(root)
+    tree = ImageTree(root=root, source=listing.source)
+    for split, classes in listing.splits.items():
+        for name, paths in classes.items():
+            tree.folders.append((split, name))
+            tree.paths += paths
+            tree.folder_of.extend([len(tree.folders) - 1] * len(paths))
+    return tree
 
 
 def _expected(root: Path) -> str:
@@ -153,11 +180,11 @@ class _Walk:
             if not prefix:
                 raise DataError(f"{self.tree.root} cannot be listed: {error.strerror or error}.") from error
             self.find("unreadable", prefix.rstrip("/"), f"the folder cannot be listed ({error.strerror or error})")
-        return sorted(folders, key=_normal), sorted(files, key=_normal)
+        return sorted(folders, key=normal), sorted(files, key=normal)
 
     def add_class(self, split: str, folder: str, prefix: str) -> None:
         """Add the images in a class folder and in the folders below it, each folder once, however links lead to it."""
-        name = _normal(folder)
+        name = normal(folder)
         try:
             name.encode()
         except UnicodeEncodeError:
@@ -212,9 +239,9 @@ class _Walk:
         """Note files without the name of an image; those that are images all the same are told apart."""
         for path in paths:
             try:
-                start = _beginning(self.tree.root / path)
-            except OSError:
-                self.find("ignored-file", path, "it is no image by its name, and cannot be read")
+                start = read_file(self.tree.root / path, _SNIFFED_BYTES)
+            except ImageError as error:
+                self.find("ignored-file", path, str(error))
                 continue
             what = known_content(start)
             image = format_of_content(start)
@@ -238,7 +265,7 @@ class _Walk:
 
     def _note_similar(self, split: str, name: str, path: str) -> None:
         alike = self._names[split][name.casefold()]
-        twin = next((other for other in alike if _normal(other.rpartition("/")[2]) == name), None)
+        twin = next((other for other in alike if normal(other.rpartition("/")[2]) == name), None)
         if twin is not None:
             detail = f"{twin} has the same name, spelt in different Unicode"
             self.tree.findings.append(Finding(kind="class-name", paths=(path, twin), detail=detail))
@@ -246,15 +273,6 @@ class _Walk:
             detail = f"{alike[0]} differs in upper and lower case only"
             self.tree.findings.append(Finding(kind="similar-names", paths=(path, alike[0]), detail=detail))
         alike.append(path)
-
-
-def _beginning(path: Path) -> bytes:
-    # A pipe would wait for a writer.
-    file = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    try:
-        return os.read(file, _SNIFFED_BYTES)
-    finally:
-        os.close(file)
 
 
 def _is(kind: Callable[[], bool]) -> bool:
@@ -269,8 +287,3 @@ def _target(path: str) -> str:
         return str(Path(path).readlink())
     except OSError:
         return "?"
-
-
-def _normal(name: str) -> str:
-    # As in training: macOS may spell accents as separate characters.
-    return name if name.isascii() else unicodedata.normalize("NFC", name)

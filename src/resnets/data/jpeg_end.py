@@ -14,8 +14,10 @@ from PIL import Image
 
 _END = b"\xff\xd9"
 _START_OF_SCAN = 0xDA
-# Bytes that mean something as entropy-coded data, without a marker in them.
-_FILLING = hashlib.shake_128(b"more pixels").digest(4096).replace(b"\xff", b"\x5a")
+# Bytes that mean something as entropy-coded data, without a marker in them; and with those that begin it anew, which a
+# decoder that stands at the end of a restart interval waits for.
+_FILLING = hashlib.shake_128(b"more pixels").digest(2048).replace(b"\xff", b"\x5a")
+_RESTARTS = b"".join(bytes((0xFF, 0xD0 + number)) + _FILLING[:64] for number in range(8))
 _MID_GRAY = range(127, 130)
 
 
@@ -34,7 +36,7 @@ def has_gray_corner(image: Image.Image) -> bool:
 
 
 def stops_early(data: bytes) -> bool:
-    """Return whether a decodable JPEG lacks pixel data at its end; decodes it twice.
+    """Return whether a decodable JPEG lacks pixel data at its end; decodes it up to three times.
 
     More data in front of the end marker changes no pixel of a complete picture, for a decoder stops at the last
     block; it does change one that lacks blocks.
@@ -42,7 +44,7 @@ def stops_early(data: bytes) -> bool:
     end = data.rfind(_END, _start_of_pixels(data))
     body = (data[:end] if end >= 0 else data.rstrip(b"\0")).rstrip(b"\xff")
     as_it_is = _pixels(body + _END)
-    return as_it_is is not None and _pixels(body + _FILLING + _END) != as_it_is
+    return as_it_is is not None and any(_pixels(body + more + _END) != as_it_is for more in (_FILLING, _RESTARTS))
 
 
 def _start_of_pixels(data: bytes) -> int:
