@@ -29,44 +29,43 @@ def class_findings(counts: Mapping[str, Mapping[str, int]], *, max_imbalance: fl
     if train is None:
         return
     filled = {name: images for name, images in train.items() if images}
-    folders = "train/" if len(counts) > 1 else ""
     for name, images in train.items():
         if not images:
-            yield Finding(kind="empty-class", paths=(f"{folders}{name}",), detail="no image has this label")
+            yield Finding(kind="empty-class", paths=(name,), detail="no image has this label")
         elif images == 1:
-            yield Finding(kind="single-image-class", paths=(f"{folders}{name}",), detail="it has 1 image")
+            yield Finding(kind="single-image-class", paths=(name,), detail="it has 1 image")
     if len(filled) == 1:
-        yield Finding(kind="single-class", paths=(f"{folders}{next(iter(filled))}",), detail="it is the only class")
+        yield Finding(kind="single-class", paths=(next(iter(filled)),), detail="it is the only class")
     for split, classes in counts.items():
         if split != "train" and any(classes.values()):
             yield from _beside_training(split, classes, train)
     if len(filled) > 1:
-        yield from _imbalance(filled, folders, max_imbalance)
-    yield from _numbers(list(train), folders)
+        yield from _imbalance(filled, max_imbalance)
+    yield from _numbers(list(train))
 
 
 def _beside_training(split: str, classes: Mapping[str, int], train: Mapping[str, int]) -> Iterator[Finding]:
     for name, images in classes.items():
         if images and name not in train:
             detail = f"{counted(images, f'{split} image')} of a class that is not trained.{near_misses(name, train)}"
-            yield Finding(kind="unknown-class", paths=(f"{split}: {name}",), detail=detail)
+            yield Finding(kind="unknown-class", paths=(name,), detail=detail)
     for name, images in train.items():
         if images and not classes.get(name):
             yield Finding(kind="missing-class", paths=(name,), detail=f"the {split} split has no image of it")
 
 
-def _imbalance(train: Mapping[str, int], folders: str, limit: float) -> Iterator[Finding]:
+def _imbalance(train: Mapping[str, int], limit: float) -> Iterator[Finding]:
     largest, smallest = max(train, key=lambda name: train[name]), min(train, key=lambda name: train[name])
     ratio = train[largest] / train[smallest]
     if ratio > limit:
         yield Finding(
             kind="imbalance",
-            paths=(f"{folders}{largest}", f"{folders}{smallest}"),
+            paths=(largest, smallest),
             detail=f"{train[largest]:,} images against {train[smallest]:,}, {ratio:.0f} to 1",
         )
 
 
-def _numbers(names: list[str], folders: str) -> Iterator[Finding]:
+def _numbers(names: list[str]) -> Iterator[Finding]:
     """Name classes that are numbers where the order of the names says something else than the numbers."""
     if len(names) < 2 or not all(name.isascii() and name.isdigit() for name in names):
         return
@@ -86,7 +85,7 @@ def _numbers(names: list[str], folders: str) -> Iterator[Finding]:
         later = next(
             (name for name, value in zip(ordered, sorted(values), strict=True) if int(name) != value), names[0]
         )
-        yield Finding(kind="numbered-classes", paths=(f"{folders}{later}",), detail="; ".join(said))
+        yield Finding(kind="numbered-classes", paths=(later,), detail="; ".join(said))
 
 
 def _listed(names: Iterable[str]) -> str:

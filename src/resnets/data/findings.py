@@ -28,7 +28,7 @@ class Finding:
     kind: str
     """Name in `KINDS`."""
     paths: tuple[str, ...]
-    """Files or folders concerned, relative to the dataset's folder, with forward slashes."""
+    """Files or folders concerned, relative to the dataset's folder, with forward slashes; or names of classes."""
     detail: str
     """What was seen."""
     leave_out: tuple[str, ...] = ()
