@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from resnets.data.augment import area_crop_box, scale_crop_px
-from resnets.data.crop import place_crop, read_crop
+from resnets.data.crop import SPARE, place_crop, read_crop
 from resnets.data.decode import read_image
 from resnets.data.preprocess import Preprocessor
 from resnets.data.window import EncodedImage, open_encoded
@@ -96,13 +96,24 @@ def test_area_crops_of_photographs_differ_from_pillows_by_less_than_40_decibels(
         assert decibels(read_crop(content, augment, preprocessor, draws), expected) > 40
 
 
+@pytest.mark.data
+def test_sharp_photographs_decoded_at_a_fraction_stay_within_40_decibels(testdata):
+    augment, used = AreaCrop(min_area=0.9), set()
+    for number, path in enumerate(sorted((testdata / "imagenet-sample").glob("*.JPEG"))[::16]):
+        content, draws, side = path.read_bytes(), np.array([0.5, 0.5, 0.5, 0.5]), (75, 40)[number % 2]
+        expected, divisor = pillow_crop(Image.open(path), content, augment, side, draws)
+        used.add(divisor)
+        assert decibels(read_crop(content, augment, preprocessor_for(side=side), draws), expected) > 40
+    assert {2, 4} <= used
+
+
 @pytest.mark.parametrize("divisor", [2, 4, 8])
 def test_a_large_photograph_is_decoded_at_a_fraction_and_stays_within_40_decibels(divisor):
-    image = photo_like(200 * divisor + 3, 160 * divisor + 1, noise=4)
+    image = photo_like(320 * divisor + 3, 270 * divisor + 1, noise=4)
     content = saved(image, "JPEG", quality=95, subsampling="4:2:0")
-    preprocessor, augment = preprocessor_for(side=128), AreaCrop(min_area=0.9)
+    preprocessor, augment = preprocessor_for(side=110), AreaCrop(min_area=0.9)
     for draws in np.random.default_rng(1).random((3, 4)):
-        expected, used = pillow_crop(Image.open(io.BytesIO(content)), content, augment, 128, draws)
+        expected, used = pillow_crop(Image.open(io.BytesIO(content)), content, augment, 110, draws)
         assert used == divisor
         assert decibels(read_crop(content, augment, preprocessor, draws), expected) > 40
 
@@ -170,7 +181,7 @@ def test_a_scaled_crop_of_a_photograph_is_the_crop_of_the_resized_one(testdata, 
     for path, draws in zip(paths, np.random.default_rng(0).random((len(paths), 3)), strict=True):
         ours = read_crop(path, ScaleCrop(), preprocessor, draws).astype(np.float64)
         with Image.open(path) as image:
-            reduced = min(image.size) >= 2 * scale_crop_px(ScaleCrop(), draws[0])
+            reduced = min(image.size) >= 2 * SPARE * scale_crop_px(ScaleCrop(), draws[0])
             difference = np.abs(ours - resized_then_cropped(image, ScaleCrop(), preprocessor, draws))
         differences[reduced].append(difference.mean())
     assert max(differences[False]) < 1
@@ -192,6 +203,15 @@ def test_a_crop_of_a_very_long_image_is_at_its_place(tmp_path, augment, upright)
         pixels = read_crop(path, augment, preprocessor_for(), draws[:num_draws])
         assert pixels.shape == (24, 24, 3)
         assert np.abs(pixels.astype(int) - int(place * 240)).max() <= 1
+
+
+@pytest.mark.parametrize("color", ["rgb", "gray"])
+@pytest.mark.parametrize("augment", [AUGMENT, SMALL_SCALES])
+def test_a_mirrored_crop_is_the_same_from_right_to_left(augment, color):
+    content = saved(photo_like(63, 61), "PNG")
+    for draws in np.random.default_rng(3).random((20, 3 if isinstance(augment, ScaleCrop) else 4)):
+        crops = [read_crop(content, augment, preprocessor_for(color), draws, mirror=mirror) for mirror in (False, True)]
+        np.testing.assert_array_equal(crops[0][:, ::-1], crops[1])
 
 
 class OfSize(EncodedImage):
@@ -217,7 +237,7 @@ def test_a_window_lies_in_the_image_and_has_the_pixels_that_a_crop_needs(by_area
     assert 0 <= left < right <= -(-width // divisor)
     assert 0 <= top < bottom <= -(-height // divisor)
     if divisor > 1 and by_area:
-        assert min(right - left, bottom - top) >= side - 1
+        assert min(right - left, bottom - top) >= SPARE * side - 1
     if crop.step is not None:
         for skipped, step, first, last in zip(crop.skipped, crop.step, (left, top), (right, bottom), strict=True):
             assert (skipped + side) * step <= last - first + 1

@@ -19,6 +19,12 @@ from resnets.data.preprocess import FILTERS, Preprocessor
 from resnets.data.window import EncodedImage, Window, open_encoded
 from resnets.specs.data import AreaCrop, ScaleCrop
 
+SPARE = 2
+"""How many times larger than needed a photograph stays when it is decoded at a fraction of its size.
+
+The rest is left to the filter: at 2, sharp photographs stay above 39 dB of those decoded in full, most above 44.
+"""
+
 _RESIZE = {
     "bilinear": torch.ops.aten._upsample_bilinear2d_aa.default,
     "bicubic": torch.ops.aten._upsample_bicubic2d_aa.default,
@@ -44,14 +50,26 @@ class Crop(NamedTuple):
 
 
 def read_crop(
-    source: Source, augment: AreaCrop | ScaleCrop, preprocessor: Preprocessor, uniforms: Float64[np.ndarray, " draws"]
+    source: Source,
+    augment: AreaCrop | ScaleCrop,
+    preprocessor: Preprocessor,
+    uniforms: Float64[np.ndarray, " draws"],
+    *,
+    mirror: bool = False,
 ) -> UInt8[np.ndarray, "side side *rgb"]:
     """Return a random crop of the image in `source`, upright, at the model's size: RGB, or (side, side) of gray.
 
     Of an image that is resized and then cropped (`ScaleCrop`), only the crop is computed: the filter sees the same
     pixels around it, so the result is the same up to rounding and 1/64 of a pixel. An `AreaCrop` is rounded to whole
-    pixels, as torchvision's are. A JPEG more than twice as large as needed is decoded at a smaller size, and none
-    further down than the crop goes.
+    pixels, as torchvision's are. A JPEG that is `SPARE` times larger than needed at 1/2, 1/4 or 1/8 of its size is
+    decoded at that, and none further down than the crop goes.
+
+    Args:
+        source: an encoded image.
+        augment: how crops are drawn.
+        preprocessor: of the model.
+        uniforms: AREA_CROP_DRAWS or SCALE_CROP_DRAWS numbers but the last, which is for mirroring.
+        mirror: exchange left and right of the crop.
 
     Raises:
         ImageError: the image cannot be read.
@@ -62,8 +80,8 @@ def read_crop(
         pixels = image.pixels(crop.window)
     if crop.box is not None:
         # The gap averages whole blocks of pixels first where the image is several times too large.
-        resized = Image.fromarray(pixels).resize((side, side), FILTERS[interpolation], box=crop.box, reducing_gap=2.0)
-        return np.asarray(resized)
+        image = Image.fromarray(pixels).resize((side, side), FILTERS[interpolation], box=crop.box, reducing_gap=2.0)
+        return np.asarray(image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if mirror else image)
     # A copy that is contiguous and can be written to; torch would make one, and warn.
     encoded = torch.from_numpy(np.array(pixels, order="C").reshape(1, *pixels.shape[:2], -1)).permute(0, 3, 1, 2)
     across, down = (None, None) if crop.step is None else (1 / step for step in crop.step)
@@ -75,7 +93,9 @@ def read_crop(
         for wanted, given in zip((rows.stop, columns.stop), pixels.shape, strict=False)
     ]
     resized = _RESIZE[interpolation](encoded, size, False, down, across)
-    return resized[0, :, rows, columns].permute(1, 2, 0).numpy().reshape(side, side, *pixels.shape[2:])
+    cropped = resized[0, :, rows, columns].permute(1, 2, 0)
+    cropped = cropped.flip(1) if mirror else cropped  # much faster than in NumPy
+    return cropped.numpy().reshape(side, side, *pixels.shape[2:])
 
 
 def place_crop(
@@ -94,23 +114,27 @@ def place_crop(
     else:
         left, top, right, bottom = area_crop_box(augment, image.width, image.height, uniforms)
         needed, given = side, min(right - left, bottom - top)
-    divisor = next(divisor for divisor in image.divisors if given >= divisor * needed or divisor == 1)
-    width, height = -(-image.width // divisor), -(-image.height // divisor)
+    divisor = next(divisor for divisor in image.divisors if given >= SPARE * divisor * needed or divisor == 1)
     if isinstance(augment, ScaleCrop):
-        return _place_scale_crop(augment, width, height, side, uniforms, divisor)
+        return _place_scale_crop(image, augment, side, uniforms, divisor)
+    # The last pixel of a divided side may stand for fewer pixels than the others do.
+    width, height = image.width // divisor, image.height // divisor
     left, top, right, bottom = area_crop_box(augment, width, height, uniforms)
     left, top = min(round(left), width - 1), min(round(top), height - 1)
     return Crop(Window(divisor, left, top, max(left + 1, round(right)), max(top + 1, round(bottom))))
 
 
 def _place_scale_crop(
-    augment: ScaleCrop, width: int, height: int, side: int, uniforms: Float64[np.ndarray, " 3"], divisor: int
+    image: EncodedImage, augment: ScaleCrop, side: int, uniforms: Float64[np.ndarray, " 3"], divisor: int
 ) -> Crop:
-    place = scale_crop_place(augment, width, height, side, uniforms)
-    step = width / place.width, height / place.height
+    width, height = -(-image.width // divisor), -(-image.height // divisor)
+    place = scale_crop_place(augment, image.width, image.height, side, uniforms)
+    step = image.width / divisor / place.width, image.height / divisor / place.height
     columns, rows = _meeting(place.left, side, step[0], width), _meeting(place.top, side, step[1], height)
     if columns is None or rows is None:
-        return _around(scale_crop_box(augment, width, height, side, uniforms), width, height, divisor)
+        left, top, right, bottom = scale_crop_box(augment, image.width, image.height, side, uniforms)
+        box = left / divisor, top / divisor, right / divisor, bottom / divisor
+        return _around(box, width, height, divisor)
     window = Window(divisor, columns.start, rows.start, columns.end, rows.end)
     return Crop(window, step=step, skipped=(columns.skipped, rows.skipped))
 

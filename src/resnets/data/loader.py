@@ -7,6 +7,7 @@ import atexit
 import dataclasses
 import functools
 import itertools
+import math
 import signal
 import threading
 import weakref
@@ -18,7 +19,7 @@ import torch
 from jaxtyping import Float32, Int64, UInt8
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, get_worker_info
 from torch.utils.data import Dataset as TorchDataset
 
 from resnets.data.augment import (
@@ -83,9 +84,7 @@ class TrainingFiles(TorchDataset[DecodedBatch]):
         seeds = random_words(self._stream.seed, positions, 1, POLICY_STREAM)[:, 0]
 
         def read(place: int, content: bytes) -> UInt8[np.ndarray, "height width channels"]:
-            pixels = read_crop(content, self._augment, self._preprocessor, draws[place, :-1])
-            if flips[place]:
-                pixels = pixels[:, ::-1]
+            pixels = read_crop(content, self._augment, self._preprocessor, draws[place, :-1], mirror=bool(flips[place]))
             if self._policy is not None:
                 pixels = np.asarray(self._policy(Image.fromarray(pixels), int(seeds[place])))
             return self._preprocessor.arrange(pixels)
@@ -234,7 +233,8 @@ def _decode(
     split: FileSplit, indices: Int64[np.ndarray, " n"], preprocessor: Preprocessor, read: _ImageReader
 ) -> DecodedBatch:
     spec = preprocessor.spec
-    pixels = np.empty((len(indices), spec.crop_px, spec.crop_px, spec.channels), np.uint8)
+    batch = _pixels_to_send(len(indices), spec.crop_px, spec.crop_px, spec.channels)
+    pixels = batch.numpy()
     readable: list[int] = []
     skipped: list[Skipped] = []
     for place, index in enumerate(indices.tolist()):
@@ -247,12 +247,20 @@ def _decode(
     places = np.array(readable, dtype=np.int64)
     kept = indices[places]
     return DecodedBatch(
-        torch.from_numpy(pixels[: len(readable)]),
+        batch[: len(readable)],
         torch.from_numpy(split.labels[kept]),
         torch.from_numpy(kept),
         torch.from_numpy(places),
         tuple(skipped),
     )
+
+
+def _pixels_to_send(*shape: int) -> UInt8[Tensor, "n height width channels"]:
+    """Return memory for a batch; in a worker, memory that the run sees too, so that nothing is copied to send it."""
+    if get_worker_info() is None:
+        return torch.empty(shape, dtype=torch.uint8)
+    storage = torch.UntypedStorage._new_shared(math.prod(shape))
+    return torch.tensor([], dtype=torch.uint8).set_(storage).reshape(shape)
 
 
 def _received(loader: DataLoader[T]) -> Generator[T, None, None]:
