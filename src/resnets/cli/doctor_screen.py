@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from resnets.studies.machine_limits import Finding
     from resnets.studies.trial import Rate
 
-_NARROWEST, _WIDEST = 60, 120
+_NARROWEST, _WIDEST = 72, 120
 _STATES = {"ok": ("ok", "green"), "note": ("note", "cyan"), "warning": ("warning", "yellow")}
 _STATE_WIDTH, _SUBJECT_WIDTH = 9, 19
 _BLOCKS = " ▏▎▍▌▋▊▉█"
@@ -65,7 +65,7 @@ def _print_diagnosis(console: Console, diagnosis: Diagnosis, width: int) -> None
 
 def _stage_lines(measured: Measured, width: int) -> Iterator[tuple[str, str]]:
     """Yield the stages as a table with bars of milliseconds an image: the longest is what the others wait for."""
-    from resnets.studies.diagnosis import figure, percent
+    from resnets.studies.diagnosis import figure
 
     rows = list(_stages(measured))
     name_width = max(len(name) for name, _, _ in rows)
@@ -79,8 +79,6 @@ def _stage_lines(measured: Measured, width: int) -> Iterator[tuple[str, str]]:
         style = "yellow" if limits else ("bold" if name == _WHOLE else "")
         line = f"{name:<{name_width}}  {figure(rate.images_per_second):>9}  {_ms(rate.ms_an_image):>9}  {bar}"
         yield line.rstrip() + (_LIMITS if limits else ""), style
-    waiting = percent(measured.waiting_share)
-    yield f"{'':<{name_width}}  the model waits for data {waiting} of the time", "dim"
 
 
 _WHOLE = "all together"

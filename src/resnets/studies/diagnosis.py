@@ -18,7 +18,10 @@ Limit = Literal["disk", "decode", "transfer", "model", "batches"]
 
 _SMALLEST_GAIN = 1.05
 _ABOUT_EVEN = 1.15
-_MUCH_WAITING = 0.1
+CROWDED = 0.8
+"""Below this share of what the cores could do, they are busy with waiting for each other."""
+_MOST_OF_THE_TIME = 5.0
+_UNSTEADY = 0.25
 _KEPT = 1.5
 """From this ratio on, reading a file again comes from memory."""
 
@@ -38,6 +41,8 @@ class Measured:
     workers: int
     threads: int
     device: str
+    cores: int
+    """That the run may use."""
     cached: bool
     """Whether the system keeps the files in memory after they were read once, so that the trial read them before."""
     read: Rate | None
@@ -83,6 +88,32 @@ class Measured:
         feeding = min(rate.images_per_second for rate in (self.load, self.transfer) if rate is not None)
         model = self.model.images_per_second
         return max(feeding, model) / max(min(feeding, model), 1e-9)
+
+    @property
+    def attainable(self) -> float:
+        """Images a second that the cores could do, from the processor time of the stages alone; inf on an accelerator.
+
+        The stages are measured while the other cores rest, so this is rather too much.
+        """
+        if self.device != "cpu":
+            return float("inf")
+        load, model = max(self.load.images_per_second, 1e-9), max(self.model.images_per_second, 1e-9)
+        if not self.workers:  # one after the other
+            return 1 / (1 / load + 1 / model)
+        core_seconds = min(self.threads, self.cores) / model
+        if self.decode_one is not None:
+            core_seconds += 1 / max(self.decode_one.images_per_second, 1e-9)
+        return min(self.cores / core_seconds, load, model)
+
+    @property
+    def shares_cores(self) -> bool:
+        """Whether threads of the model and workers are more than the cores, and neither is idle most of the time."""
+        more = self.threads + self.workers > self.cores
+        return self.device == "cpu" and self.workers > 0 and more and self.factor < _MOST_OF_THE_TIME
+
+    def crowding(self, rate: float) -> float:
+        """Return which share of what the cores could do is reached with `rate` images a second; 1 on an accelerator."""
+        return 1.0 if self.device != "cpu" else min(1.0, rate / max(self.attainable, 1e-9))
 
     @property
     def waiting_share(self) -> float:
@@ -138,8 +169,8 @@ class Diagnosis:
     measured: Measured
     hours: float
     """Of the training steps of the whole run, at the rate of the trial."""
-    noise: float
-    """How far two measurements of the unchanged whole lie apart, relative to their mean."""
+    baselines: tuple[float, ...]
+    """Images a second of the unchanged whole, each time that it was measured."""
     tried: tuple[Tried, ...]
     advice: tuple[Advice, ...]
     findings: tuple[Finding, ...]
@@ -147,6 +178,21 @@ class Diagnosis:
     notes: tuple[str, ...]
     """What a reader has to know about the trial."""
     seconds: float
+
+    @property
+    def baseline(self) -> float:
+        """Mean images a second of the unchanged whole."""
+        return sum(self.baselines) / len(self.baselines)
+
+    @property
+    def noise(self) -> float:
+        """How far the measurements of the unchanged whole lie apart, relative to their mean."""
+        return (max(self.baselines) - min(self.baselines)) / max(self.baseline, 1e-9)
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether threads and workers wait for each other on cores that they share."""
+        return self.measured.shares_cores and self.measured.crowding(self.baseline) < CROWDED
 
     @property
     def sentences(self) -> tuple[str, ...]:
@@ -162,6 +208,9 @@ class Diagnosis:
             "limit": measured.limit,
             "factor": round(measured.factor, 3),
             "waiting_share": round(measured.waiting_share, 4),
+            "images_per_second": round(self.baseline, 4),
+            "baselines": [round(rate, 4) for rate in self.baselines],
+            "crowding": round(measured.crowding(self.baseline), 4),
             "hours": round(self.hours, 4),
             "noise": round(self.noise, 4),
             "stages": {
@@ -272,7 +321,7 @@ def by(workers: int) -> str:
 def _sentences(diagnosis: Diagnosis) -> Iterator[str]:
     measured = diagnosis.measured
     yield _headline(measured)
-    yield from _second(measured)
+    yield from _second(diagnosis)
     yield from _from_disk(measured)
     yield _outcome(diagnosis)
 
@@ -315,17 +364,19 @@ def _headline(measured: Measured) -> str:
             )
 
 
-def _second(measured: Measured) -> Iterator[str]:
-    whole, waiting = measured.whole.images_per_second, measured.waiting_share
-    together = f"Together they reach {figure(whole)} images/s"
-    if waiting >= _MUCH_WAITING:
-        yield f"{together}: the model waits for data {percent(waiting)} of the time."
-    elif measured.device == "cpu" and whole < 0.9 * min(
-        measured.model.images_per_second, measured.load.images_per_second
-    ):
-        yield f"{together}, as both compute on the same cores; the model hardly waits ({percent(waiting)})."
-    else:
-        yield f"{together}; the model waits for data {percent(waiting)} of the time."
+def _second(diagnosis: Diagnosis) -> Iterator[str]:
+    measured = diagnosis.measured
+    rate = figure(diagnosis.baseline)
+    if diagnosis.noise > _UNSTEADY:
+        rate = f"{figure(min(diagnosis.baselines))} to {figure(max(diagnosis.baselines))}"
+    waiting = percent(measured.waiting_share)
+    yield f"Together they reach {rate} images/s; the model waits for data {waiting} of the time."
+    if diagnosis.is_crowded:
+        yield (
+            f"{counted(measured.threads, 'thread')} of the model and {counted(measured.workers, 'worker')} share "
+            f"{counted(measured.cores, 'core')} and wait for each other, how long changes from moment to moment; by the "
+            f"time that each stage computes alone, the cores could do up to {figure(measured.attainable)} images/s."
+        )
 
 
 def _from_disk(measured: Measured) -> Iterator[str]:
@@ -335,7 +386,7 @@ def _from_disk(measured: Measured) -> Iterator[str]:
     if again.images_per_second < _KEPT * read.images_per_second:
         if measured.limit == "disk":
             yield "Reading the same files again is as slow: the system does not keep them in memory."
-    elif read.images_per_second < 1.2 * measured.whole.images_per_second:
+    elif read.images_per_second < _ABOUT_EVEN * measured.whole.images_per_second:
         yield (
             f"The files ({gib(measured.total_bytes)}) fit into memory. The first pass over them reads "
             f"{figure(read.images_per_second)} images/s from the disk and is limited by it; later ones are not."

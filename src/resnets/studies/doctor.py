@@ -158,7 +158,7 @@ def _diagnose(
         command=typed(words),
         measured=measured,
         hours=hours,
-        noise=course.noise,
+        baselines=tuple(rate.images_per_second for rate in course.baselines),
         tried=tuple(
             Tried(kind=option.kind, label=option.label, rate=rate, gain=rate.images_per_second / course.baseline)
             for option, rate in course.tried
@@ -211,7 +211,8 @@ def _one_advice(
     places = _places(option, folder)
     commands = [
         *(typed(places.get(word, word) for word in command) for command in option.prepare),
-        typed(with_flags(words, [tuple(places.get(word, word) for word in flag) for flag in option.flags])),
+        "".join(f"{name}={value} " for name, value in option.environment)
+        + typed(with_flags(words, [tuple(places.get(word, word) for word in flag) for flag in option.flags])),
     ]
     gain = rate / course.baseline
     note = option.note
@@ -253,7 +254,7 @@ def _notes(measured: Measured, course: Course) -> list[str]:
         notes.append("The run reads from the disk: its files do not stay in memory between two passes over them.")
     if course.left_out:
         notes.append(f"There was no time for {', '.join(course.left_out)}: a longer trial (--seconds 60) tries them.")
-    if course.noise > 0.1:
+    if course.noise > 0.1 and not measured.shares_cores:
         notes.append(
             f"Two measurements of the same lay {percent(course.noise)} apart: something else uses the machine, and "
             "smaller gains cannot be told. A longer trial (--seconds 60) or a quieter machine tells more."

@@ -45,7 +45,10 @@ from resnets.studies.trial_options import (
     other_net,
     shorter_side,
     smaller_images,
+    thread_options,
+    waiting_options,
 )
+from resnets.studies.trial_process import rate_in_process
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -58,10 +61,10 @@ if TYPE_CHECKING:
 
 _MOST_READ = 1_024
 _PROBE_IMAGES = 4
-_LOADING_SECONDS = 0.3
+_LOADING_SECONDS = 0.4
 """A worker's batch takes no longer in the trial, so that it sees several."""
 _STEP_SECONDS = 0.3
-_LONGEST = 1.25
+_LONGEST = 1.4
 """Of the time that was asked for, what the options may take it to."""
 _ALWAYS_TRIED = 3
 """Options, even if it gets late: an answer is worth more than the time."""
@@ -72,7 +75,8 @@ _MEMORY_SHARE = 0.7
 _SAME_MODEL = frozenset({"workers", "resize", "raw", "memory", "threads"})
 _SAME_RATE = 0.97
 """Of two numbers of workers whose rates lie closer than this, the smaller is enough."""
-_NEW_FILES = frozenset({"resize", "raw", "memory"})
+_EXCLUSIVE = (frozenset({"resize", "raw", "memory"}), frozenset({"threads", "wait"}))
+"""Kinds that do the same in another way: the better one is taken."""
 
 
 @dataclass(slots=True)
@@ -163,6 +167,7 @@ class Course:
             workers=self.parts.workers if isinstance(split, FileSplit) else 0,
             threads=torch.get_num_threads(),
             device=self.parts.ranks.device.type,
+            cores=_usable_cores(self.facts),
             cached=self._cached,
             read=None if reading is None else _rate(reading),
             read_again=None if again is None else _rate(again),
@@ -198,8 +203,10 @@ class Course:
             assert self._trainee is not None
             self.baselines.append(self._training_rate(self.parts, self._trainee))
         helpful = self.best()
-        files = [option for option, _ in helpful if option.kind in _NEW_FILES][1:]
-        together = [option for option, _ in helpful if option not in files]
+        together: list[Option] = []
+        for option, _ in helpful:
+            if not any({option.kind, other.kind} <= kinds for other in together for kinds in _EXCLUSIVE):
+                together.append(option)
         if len(together) > 1:
             self._try(_together(together))
         if self.elapsed + self._whole_seconds < _LONGEST * self.seconds:
@@ -308,11 +315,16 @@ class Course:
 
     def _options(self, measured: Measured) -> Iterator[Option]:
         """Yield what is worth a trial, the most promising first."""
-        first, second = self._data_options(measured), self._model_options(measured)
-        if measured.limit == "model":
-            first, second = second, first
+        data, model = self._data_options(measured), self._model_options(measured)
+        threads = list(thread_options(self.parts, measured, self.facts))
+        first, second = (model, data) if measured.limit == "model" else (data, model)
+        if measured.shares_cores:
+            yield from threads[:1]
+            del threads[:1]
         yield from first
+        yield from waiting_options(measured, self.facts)
         yield from second
+        yield from threads
 
     def _data_options(self, measured: Measured) -> Iterator[Option]:
         if measured.limit == "model" or is_data_idle(measured):
@@ -358,6 +370,14 @@ class Course:
         assert self._trainee is not None
         assert self._batch is not None
         parts = option.change(self.parts)
+        if option.environment:
+            return rate_in_process(
+                parts,
+                self._share(1.8),
+                first_step=self._turn(parts),
+                threads=option.threads or torch.get_num_threads(),
+                environment=dict(option.environment),
+            )
         with threads(option.threads):
             same = set(option.kind.split("+")) <= _SAME_MODEL
             trainee = self._trainee if same else Trainee(parts)
@@ -372,11 +392,16 @@ class Course:
         return rate
 
 
+def _usable_cores(facts: MachineFacts) -> int:
+    return facts.cores if facts.quota_cores is None else max(1, min(facts.cores, int(facts.quota_cores)))
+
+
 def _whole(images: int | float, most: int) -> int:
-    """Return a number of images a batch: fours of them, unless the run itself takes fewer."""
-    if images >= most:
-        return most
-    return min(most, max(_PROBE_IMAGES, int(images) // _PROBE_IMAGES * _PROBE_IMAGES))
+    """Return a number of images a batch: the run's own, or that halved until it is no more than `images`."""
+    batch = most
+    while batch > max(images, _PROBE_IMAGES):
+        batch = batch // 2
+    return max(batch, min(most, _PROBE_IMAGES))
 
 
 def _rate(reading: Reading) -> Rate:
@@ -403,6 +428,7 @@ def _together(options: list[Option]) -> Option:
         flags=tuple(flag for option in options for flag in option.flags),
         change=change,
         threads=max(option.threads for option in options),
+        environment=tuple(variable for option in options for variable in option.environment),
         note="; ".join(option.note for option in options if option.note),
         prepare=tuple(command for option in options for command in option.prepare),
     )

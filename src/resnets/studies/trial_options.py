@@ -39,13 +39,15 @@ class Option:
     """A change that may make the run faster."""
 
     kind: str
-    """workers, resize, raw, memory, threads, precision, channels-last, compile, net; of several, a plus between."""
+    """workers, threads, wait, resize, raw, memory, precision, channels-last, compile, net; of several, a plus between."""
     label: str
     flags: tuple[Flag, ...]
     """Of `resnets train`; the data folder's place is taken by `folder`."""
     change: Callable[[Parts], Parts]
     threads: int = 0
     """Threads of the arithmetic; 0 leaves them."""
+    environment: tuple[tuple[str, str], ...] = ()
+    """Variables to set before the command, which only a new process sees."""
     note: str = ""
     """What else it changes."""
     prepare: tuple[Flag, ...] = field(default=())
@@ -132,10 +134,8 @@ def model_options(parts: Parts, measured: Measured, facts: MachineFacts, *, comp
             flags=(("--channels-last", "yes"),),
             change=lambda parts: dataclasses.replace(parts, channels_last=True),
         )
-    if device.type == "cpu":
-        yield from map(_threads, other_threads(parts, facts, measured.threads))
-        if isinstance(parts.dataset.splits["train"], FileSplit):
-            yield from map(_workers, fewer_workers(parts.workers, measured))
+    if device.type == "cpu" and isinstance(parts.dataset.splits["train"], FileSplit):
+        yield from map(_workers, fewer_workers(parts.workers, measured))
     if compile_trial and not parts.machine.compile:
         yield Option(
             kind="compile",
@@ -143,6 +143,24 @@ def model_options(parts: Parts, measured: Measured, facts: MachineFacts, *, comp
             flags=(("--compile",),),
             change=lambda parts: dataclasses.replace(parts, machine=dataclasses.replace(parts.machine, compile=True)),
             note="compiling takes a minute or more at the start of the run",
+        )
+
+
+def thread_options(parts: Parts, measured: Measured, facts: MachineFacts) -> Iterator[Option]:
+    """Yield other numbers of threads of a model on a CPU."""
+    if parts.ranks.device.type == "cpu":
+        yield from map(_threads, other_threads(parts, facts, measured.threads))
+
+
+def waiting_options(measured: Measured, facts: MachineFacts) -> Iterator[Option]:
+    """Yield threads that leave their core while they wait for each other, where others need it."""
+    if measured.threads > 1 and measured.shares_cores and "OMP_WAIT_POLICY" not in facts.variables:
+        yield Option(
+            kind="wait",
+            label="threads that sleep while they wait",
+            flags=(),
+            change=lambda parts: parts,
+            environment=(("OMP_WAIT_POLICY", "PASSIVE"),),
         )
 
 

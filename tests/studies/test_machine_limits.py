@@ -1,0 +1,186 @@
+"""What the system says of itself, read from made-up systems, and what is said about it."""
+
+import dataclasses
+import doctest
+import os
+
+import pytest
+
+from resnets.studies import commands, diagnosis, machine_limits, run_limits
+from resnets.studies.machine_facts import Gpu, MachineFacts, machine_facts, quota_cores
+from resnets.studies.machine_limits import machine_findings
+from resnets.studies.neighbours import Load, Neighbour, load_of_others
+
+GIB = 2**30
+SOUND = MachineFacts(
+    python="3.12.1",
+    versions={"torch": "2.14.0"},
+    platform="Linux",
+    processor="A processor",
+    cores=8,
+    physical_cores=8,
+    quota_cores=None,
+    threads=8,
+    variables={},
+    memory_bytes=32 * GIB,
+    available_bytes=28 * GIB,
+    swap_used_bytes=0,
+    shared_memory_bytes=16 * GIB,
+    shared_memory_free_bytes=16 * GIB,
+    open_files=65_536,
+    open_files_limit=65_536,
+    allocator="glibc",
+    governor="performance",
+    load=Load(busy_cores=0.1, neighbours=()),
+    gpus=(),
+    mps=False,
+)
+
+
+@pytest.mark.parametrize("module", [commands, diagnosis, machine_limits])
+def test_the_examples_of_docstrings_hold(module):
+    assert doctest.testmod(module).failed == 0
+
+
+def test_a_sound_machine_has_no_warning():
+    assert not [finding for finding in machine_findings(SOUND) if finding.state == "warning"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "subject", "fix"),
+    [
+        ({"shared_memory_free_bytes": 64 * 2**20}, "shared memory", "--shm-size"),
+        ({"open_files": 1024}, "open files", "ulimit -n 65536"),
+        ({"open_files": 1024, "open_files_limit": 1024}, "open files", "limits.conf"),
+        ({"quota_cores": 2.5}, "processor", "--threads 2 --workers 2"),
+        ({"threads": 16}, "processor", "--threads 8"),
+        ({"available_bytes": GIB}, "memory", "fewer --workers"),
+        ({"swap_used_bytes": 8 * GIB}, "memory", "swapped out"),
+        ({"load": Load(busy_cores=1.2, neighbours=())}, "other programs", "OMP_WAIT_POLICY=PASSIVE"),
+        ({"gpus": (Gpu(name="G", total_bytes=80 * GIB, free_bytes=10 * GIB),)}, "device", "nvidia-smi"),
+    ],
+)
+def test_each_danger_is_one_warning_that_says_what_to_do(changes, subject, fix):
+    warnings = [
+        finding for finding in machine_findings(dataclasses.replace(SOUND, **changes)) if finding.state == "warning"
+    ]
+    assert [finding.subject for finding in warnings] == [subject]
+    assert fix in warnings[0].fix
+
+
+def test_a_neighbour_is_named_and_passive_waiting_is_not_advised_twice():
+    load = Load(busy_cores=1.0, neighbours=(Neighbour(pid=7, name="miner", cores=1.0),))
+    facts = dataclasses.replace(SOUND, load=load, variables={"OMP_WAIT_POLICY": "passive"})
+    finding = next(finding for finding in machine_findings(facts) if finding.subject == "other programs")
+    assert "miner (1.0, process 7)" in finding.text
+    assert "OMP_WAIT_POLICY" not in finding.fix
+
+
+def test_a_little_background_on_many_cores_is_no_warning():
+    facts = dataclasses.replace(SOUND, cores=64, load=Load(busy_cores=1.0, neighbours=()))
+    assert not [finding for finding in machine_findings(facts) if finding.subject == "other programs" and finding.fix]
+
+
+def write(path, text):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+def test_the_load_is_what_others_computed_meanwhile(tmp_path):
+    ticks = os.sysconf("SC_CLK_TCK")
+
+    def write_system(user, ours, theirs):
+        write(tmp_path / "stat", f"cpu {user} 0 0 5000 100 0 0 0 30 0\ncpu0 1 2 3\n")
+        write(tmp_path / str(os.getpid()) / "stat", f"{os.getpid()} (me) R {'0 ' * 10}{ours} 0 0")
+        write(tmp_path / "77" / "stat", f"77 (a (b) c) R {'0 ' * 10}{theirs} {theirs} 0 0")
+        write(tmp_path / "78" / "stat", f"78 (idle) S {'0 ' * 10}5 5 0 0")
+
+    write_system(1000, 0, 0)
+    load = load_of_others(tmp_path, seconds=1.0, wait=lambda _: write_system(1000 + 2 * ticks, 9 * ticks, ticks))
+    assert load is not None
+    assert load.busy_cores == pytest.approx(2.0)
+    assert load.neighbours == (Neighbour(pid=77, name="a (b) c", cores=2.0),)
+
+
+def test_a_system_that_does_not_tell_the_load_gives_none(tmp_path):
+    assert load_of_others(tmp_path, wait=lambda _: None) is None
+
+
+@pytest.mark.parametrize(
+    ("files", "cores"),
+    [
+        ({"proc/self/cgroup": "0::/job/step\n", "sys/fs/cgroup/job/cpu.max": "250000 100000\n"}, 2.5),
+        (
+            {
+                "proc/self/cgroup": "0::/job\n",
+                "sys/fs/cgroup/job/cpu.max": "400000 100000\n",
+                "sys/fs/cgroup/cpu.max": "150000 100000\n",
+            },
+            1.5,
+        ),
+        ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "max 100000\n"}, None),
+        (
+            {
+                "proc/self/cgroup": "3:cpu,cpuacct:/x\n4:memory:/y\n",
+                "sys/fs/cgroup/cpu/x/cpu.cfs_quota_us": "300000\n",
+                "sys/fs/cgroup/cpu/x/cpu.cfs_period_us": "100000\n",
+            },
+            3.0,
+        ),
+        (
+            {
+                "proc/self/cgroup": "3:cpu:/x\n",
+                "sys/fs/cgroup/cpu/x/cpu.cfs_quota_us": "-1\n",
+                "sys/fs/cgroup/cpu/x/cpu.cfs_period_us": "100000\n",
+            },
+            None,
+        ),
+        ({}, None),
+    ],
+)
+def test_the_processor_time_of_a_container_is_the_least_of_its_groups(tmp_path, files, cores):
+    for name, text in files.items():
+        write(tmp_path / name, text)
+    assert quota_cores(tmp_path) == cores
+
+
+def test_the_facts_of_a_made_up_system_are_those_of_its_files(tmp_path):
+    write(tmp_path / "proc/meminfo", "MemTotal: 1000 kB\nMemAvailable: 400 kB\nSwapTotal: 100 kB\nSwapFree: 40 kB\n")
+    write(tmp_path / "proc/self/maps", "7f00-7f01 r-xp 0 08:01 1 /usr/lib/libjemalloc.so.2\n")
+    for core in range(64):
+        write(tmp_path / f"sys/devices/system/cpu/cpu{core}/topology/thread_siblings_list", f"{core // 2}\n")
+    facts = machine_facts(tmp_path, variables={"OMP_NUM_THREADS": "3", "HOME": "/"})
+    assert (facts.memory_bytes, facts.available_bytes, facts.swap_used_bytes) == (1_024_000, 450_560, 61_440)
+    assert facts.allocator == "jemalloc"
+    assert facts.variables == {"OMP_NUM_THREADS": "3"}
+    assert facts.load is None
+    assert facts.physical_cores is not None
+    assert facts.physical_cores <= facts.cores
+
+
+MOUNTS = """\
+22 1 254:0 / / rw - ext4 /dev/vda rw
+30 22 0:40 / /mnt/big\\040data rw,relatime shared:1 - nfs4 server:/x rw
+31 30 0:41 / /mnt/big\\040data/local rw - xfs /dev/vdb rw
+32 22 0:42 / /gone rw - fuse.sshfs me@there: rw
+broken line
+"""
+
+
+@pytest.mark.parametrize(
+    ("path", "kind", "remote"),
+    [
+        ("/mnt/big data/a/b", "nfs4", True),
+        ("/mnt/big data/local/a", "xfs", False),
+        ("/mnt/big dat", "ext4", False),
+        ("/gone", "fuse.sshfs", True),
+    ],
+)
+def test_the_file_system_of_a_path_is_the_innermost_that_holds_it(tmp_path, path, kind, remote):
+    from pathlib import Path
+
+    write(tmp_path / "mountinfo", MOUNTS)
+    mount = run_limits.mount_of(Path(path), tmp_path / "mountinfo")
+    assert mount is not None
+    assert (mount.kind, mount.is_remote) == (kind, remote)
+    assert run_limits.mount_of(Path(path), tmp_path / "nowhere") is None
