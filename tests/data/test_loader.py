@@ -18,9 +18,10 @@ from resnets.data.augment import mirrored
 from resnets.data.batches import training_batches
 from resnets.data.color import COLOR_DRAWS, ColorAugment
 from resnets.data.crop import read_crop
-from resnets.data.loader import TERMINATION_GRACE_SECONDS, TrainingFiles, decoded_batches
+from resnets.data.loader import EvaluationFiles, TrainingFiles
 from resnets.data.order import COLOR_STREAM, TrainingStream, uniforms
 from resnets.data.preprocess import Preprocessor
+from resnets.data.read_ahead import TERMINATION_GRACE_SECONDS, decoded_batches, read_ahead
 from resnets.data.sources import FolderFiles
 from resnets.data.splits import FileSplit
 from resnets.specs.catalogue import model_spec
@@ -289,13 +290,13 @@ def signalled(split):
 
 @pytest.mark.parametrize("which", [signal.SIGINT, signal.SIGTERM])
 def test_a_worker_goes_on_when_the_whole_run_is_told_to_stop(signalled, which):
-    batches = decoded_batches(signalled(which), range(6), workers=1, device=CPU)
+    batches = read_ahead(signalled(which), range(6), workers=1, device=CPU)
     assert [len(batch.indices) for batch in batches] == [8] * 6
 
 
 def test_a_killed_worker_is_reported_where_a_batch_is_asked_for(signalled):
     handler = signal.getsignal(signal.SIGCHLD)
-    batches = decoded_batches(signalled(signal.SIGKILL), itertools.count(), workers=1, device=CPU)
+    batches = read_ahead(signalled(signal.SIGKILL), itertools.count(), workers=1, device=CPU)
     next(batches)
     time.sleep(0.3)  # the worker is killed meanwhile, and nothing interrupts its parent
     with pytest.raises(ResnetsError, match=r"reads images died.*fewer than --workers 1 \(0 reads"):
@@ -305,7 +306,7 @@ def test_a_killed_worker_is_reported_where_a_batch_is_asked_for(signalled):
 
 
 def test_a_defect_in_a_worker_is_not_taken_for_its_death(signalled):
-    batches = decoded_batches(signalled("no signal"), itertools.count(), workers=1, device=CPU)
+    batches = read_ahead(signalled("no signal"), itertools.count(), workers=1, device=CPU)
     with pytest.raises(TypeError, match="Caught TypeError in DataLoader worker"):
         list(batches)
     assert not multiprocessing.active_children()
@@ -314,10 +315,10 @@ def test_a_defect_in_a_worker_is_not_taken_for_its_death(signalled):
 def test_a_program_that_leaves_workers_running_ends_at_once():
     program = """
 import torch
-from resnets.data.loader import decoded_batches
+from resnets.data.read_ahead import read_ahead
 
 if __name__ == "__main__":
-    batches = decoded_batches(["one", "two", "three"], range(3), workers=1, device=torch.device("cpu"))
+    batches = read_ahead(["one", "two", "three"], range(3), workers=1, device=torch.device("cpu"))
     print(next(batches))
 """
     started = time.monotonic()
@@ -325,3 +326,19 @@ if __name__ == "__main__":
     assert finished.stdout == "one\n"
     assert not finished.stderr
     assert time.monotonic() - started < TERMINATION_GRACE_SECONDS / 2
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_memory_that_is_used_again_holds_each_batch_until_the_next_is_taken(split, workers):
+    split = FileSplit(images=split.images, labels=split.labels)
+    batches = [np.roll(np.arange(10), number)[: 3 + number % 4] for number in range(40)]
+    files = EvaluationFiles(split, preprocessor_for(), batches)
+    expected = [files[number].pixels.clone() for number in range(40)]
+    taken = decoded_batches(files, range(40), workers=workers, device=CPU)
+    places = set()
+    for number, batch in enumerate(taken):
+        time.sleep(0.002 * (number % 3))  # workers that run ahead would write over it
+        assert torch.equal(batch.pixels, expected[number])
+        np.testing.assert_array_equal(batch.indices.numpy(), batches[number])
+        places.add(batch.pixels.data_ptr())
+    assert len(places) == 3 * workers

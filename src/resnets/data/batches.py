@@ -9,9 +9,10 @@ from jaxtyping import Int64
 
 from resnets.data.batch_augment import BatchAugment
 from resnets.data.color import PUBLISHED_AXES, PUBLISHED_EIGENVALUES, ColorAugment
-from resnets.data.loader import EvaluationFiles, FileBatches, TrainingFiles, decoded_batches, in_layout, to_device
+from resnets.data.loader import EvaluationFiles, FileBatches, TrainingFiles, in_layout, to_device
 from resnets.data.order import BalancedOrder, ShardOrder, TrainingStream
 from resnets.data.preprocess import Preprocessor
+from resnets.data.read_ahead import decoded_batches
 from resnets.data.resident import ResidentBatches, model_pixels
 from resnets.data.shards import ShardFiles
 from resnets.data.splits import Batch, FileSplit, ResidentSplit, Split

@@ -3,24 +3,16 @@
 A broken image is never replaced. Its batch is one smaller, and the batch names it.
 """
 
-import atexit
 import dataclasses
 import functools
 import itertools
-import math
-import signal
-import threading
-import weakref
-from collections.abc import Callable, Generator, Iterable, Iterator
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Callable, Generator, Iterator
 
 import numpy as np
 import torch
 from jaxtyping import Float32, Int64, UInt8
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, get_worker_info
-from torch.utils.data import Dataset as TorchDataset
 
 from resnets.data.augment import (
     AREA_CROP_DRAWS,
@@ -33,31 +25,16 @@ from resnets.data.crop import read_crop
 from resnets.data.order import COLOR_STREAM, POLICY_STREAM, TrainingStream, random_words
 from resnets.data.policy import ImagePolicy
 from resnets.data.preprocess import Preprocessor
+from resnets.data.read_ahead import DecodedBatch, PixelFiles, decoded_batches
 from resnets.data.splits import Batch, FileSplit, Skipped
 from resnets.specs.data import AreaCrop, NoPolicy, PolicySpec, ScaleCrop
-from resnets.specs.errors import DataError, ImageError, ResnetsError
-
-T = TypeVar("T")
-
-TERMINATION_GRACE_SECONDS = 30
-"""How long a worker goes on after SIGTERM, so that the run it belongs to can finish its step and save."""
+from resnets.specs.errors import DataError, ImageError
 
 _ImageReader = Callable[[int, bytes], UInt8[np.ndarray, "height width channels"]]
 """Returns the pixels of an image from its number in the batch and the content of its file."""
 
 
-class DecodedBatch(NamedTuple):
-    """What a worker sends: the pixels of the images that could be read, and which could not."""
-
-    pixels: UInt8[Tensor, "n height width channels"]
-    labels: Int64[Tensor, " n"]
-    indices: Int64[Tensor, " n"]
-    places: Int64[Tensor, " n"]
-    """Which of the images that were asked for these are."""
-    skipped: tuple[Skipped, ...]
-
-
-class TrainingFiles(TorchDataset[DecodedBatch]):
+class TrainingFiles(PixelFiles):
     """The passes of the training stream, numbered from the first of step 0: cropped, mirrored, varied by a policy."""
 
     def __init__(
@@ -69,14 +46,16 @@ class TrainingFiles(TorchDataset[DecodedBatch]):
         policy: PolicySpec | None = None,
     ) -> None:
         """Keep what the workers need."""
+        side, channels = preprocessor.spec.crop_px, preprocessor.spec.channels
+        super().__init__((len(stream.positions(0)), side, side, channels))
         self._split = split
         self._preprocessor = preprocessor
         self._augment = augment
         self._stream = stream
         self._policy = None if policy is None or isinstance(policy, NoPolicy) else ImagePolicy(policy)
 
-    def __getitem__(self, number: int) -> DecodedBatch:
-        """Return the images of pass `number` that can be read."""
+    def decode(self, number: int, memory: UInt8[Tensor, "images height width channels"]) -> DecodedBatch:
+        """Return the images of pass `number` that can be read, in the first places of `memory`."""
         positions = self._stream.positions(number)
         num_draws = SCALE_CROP_DRAWS if isinstance(self._augment, ScaleCrop) else AREA_CROP_DRAWS
         draws = self._stream.uniforms(positions, num_draws)
@@ -89,51 +68,28 @@ class TrainingFiles(TorchDataset[DecodedBatch]):
                 pixels = np.asarray(self._policy(Image.fromarray(pixels), int(seeds[place])))
             return self._preprocessor.arrange(pixels)
 
-        return _decode(self._split, self._stream.indices(positions), self._preprocessor, read)
+        return _decode(self._split, self._stream.indices(positions), read, memory)
 
 
-class EvaluationFiles(TorchDataset[DecodedBatch]):
+class EvaluationFiles(PixelFiles):
     """Images of a split in batches, as the preprocessing has them."""
 
     def __init__(self, split: FileSplit, preprocessor: Preprocessor, batches: list[Int64[np.ndarray, " _"]]) -> None:
         """Keep what the workers need; `batches` holds the indices of the images of each batch."""
+        side, channels = preprocessor.spec.crop_px, preprocessor.spec.channels
+        super().__init__((max(map(len, batches), default=0), side, side, channels))
         self._split = split
         self._preprocessor = preprocessor
         self._batches = batches
 
-    def __getitem__(self, number: int) -> DecodedBatch:
-        """Return the images of batch `number` that can be read."""
+    def decode(self, number: int, memory: UInt8[Tensor, "images height width channels"]) -> DecodedBatch:
+        """Return the images of batch `number` that can be read, in the first places of `memory`."""
         return _decode(
             self._split,
             self._batches[number],
-            self._preprocessor,
             lambda place, content: self._preprocessor.read(content),
+            memory,
         )
-
-
-def decoded_batches(
-    dataset: TorchDataset[T], numbers: Iterable[int], *, workers: int, device: torch.device
-) -> Generator[T, None, None]:
-    """Yield `dataset[number]` for each of `numbers`, in this order, read ahead by worker processes (0: none).
-
-    The processes start with the first batch, and end when the generator is closed or used up, or with the program.
-
-    Raises:
-        ResnetsError: A worker process died.
-    """
-    loader = DataLoader(
-        dataset,
-        batch_size=None,
-        sampler=numbers,
-        num_workers=workers,
-        pin_memory=device.type == "cuda",
-        worker_init_fn=_start_worker,
-        # Its own generator: the loader draws a number from it that would otherwise come from the run's.
-        generator=torch.Generator(),
-    )
-    batches = _received(loader)
-    _open_generators.add(batches)
-    return batches
 
 
 _Normalize = Callable[[UInt8[Tensor, "n channels height width"]], Float32[Tensor, "n channels height width"]]
@@ -141,7 +97,8 @@ _Normalize = Callable[[UInt8[Tensor, "n channels height width"]], Float32[Tensor
 
 def to_device(decoded: DecodedBatch, normalize: _Normalize, device: torch.device) -> Batch:
     """Return a decoded batch on `device`, normalised there, in the memory format channels-last."""
-    pixels = decoded.pixels.to(device, non_blocking=True).permute(0, 3, 1, 2)
+    # Only a GPU's copies come from memory that nobody writes to before they are done.
+    pixels = decoded.pixels.to(device, non_blocking=device.type == "cuda").permute(0, 3, 1, 2)
     return Batch(
         images=normalize(pixels),
         labels=decoded.labels.to(device, non_blocking=True),
@@ -230,11 +187,12 @@ class FileBatches:
 
 
 def _decode(
-    split: FileSplit, indices: Int64[np.ndarray, " n"], preprocessor: Preprocessor, read: _ImageReader
+    split: FileSplit,
+    indices: Int64[np.ndarray, " n"],
+    read: _ImageReader,
+    memory: UInt8[Tensor, "images height width channels"],
 ) -> DecodedBatch:
-    spec = preprocessor.spec
-    batch = _pixels_to_send(len(indices), spec.crop_px, spec.crop_px, spec.channels)
-    pixels = batch.numpy()
+    pixels = memory.numpy()
     readable: list[int] = []
     skipped: list[Skipped] = []
     for place, index in enumerate(indices.tolist()):
@@ -247,81 +205,9 @@ def _decode(
     places = np.array(readable, dtype=np.int64)
     kept = indices[places]
     return DecodedBatch(
-        batch[: len(readable)],
+        memory[: len(readable)],
         torch.from_numpy(split.labels[kept]),
         torch.from_numpy(kept),
         torch.from_numpy(places),
         tuple(skipped),
-    )
-
-
-def _pixels_to_send(*shape: int) -> UInt8[Tensor, "n height width channels"]:
-    """Return memory for a batch; in a worker, memory that the run sees too, so that nothing is copied to send it."""
-    if get_worker_info() is None:
-        return torch.empty(shape, dtype=torch.uint8)
-    storage = torch.UntypedStorage._new_shared(math.prod(shape))
-    return torch.tensor([], dtype=torch.uint8).set_(storage).reshape(shape)
-
-
-def _received(loader: DataLoader[T]) -> Generator[T, None, None]:
-    decoded = _iterator_without_child_signal(loader)
-    try:
-        yield from decoded
-    except (RuntimeError, OSError, EOFError) as error:
-        if loader.num_workers and _tells_of_death(error):
-            raise _worker_death(error, loader.num_workers) from error
-        raise
-    finally:
-        # torch does this when the iterator is collected. That is late where an error still refers to it, and as part
-        # of a cycle its queues go first, so that it waits for workers that nobody can tell to stop.
-        if loader.num_workers:
-            decoded._shutdown_workers()  # pyright: ignore[reportAttributeAccessIssue]
-
-
-_open_generators: weakref.WeakSet[Generator[Any, None, None]] = weakref.WeakSet()
-
-
-@atexit.register
-def _close_generators() -> None:
-    """End all workers before the program does: `multiprocessing` would wait until they end by themselves."""
-    for batches in list(_open_generators):
-        batches.close()
-
-
-def _iterator_without_child_signal(loader: DataLoader[T]) -> Iterator[T]:
-    """Start `loader`, so that the death of a worker is reported where the next batch is asked for.
-
-    torch also reports it from a handler of SIGCHLD, in the middle of whatever the run is doing, half a weight
-    update included.
-    """
-    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "SIGCHLD"):
-        return iter(loader)
-    handler = signal.getsignal(signal.SIGCHLD)
-    iterator = iter(loader)
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL if handler is None else handler)
-    return iterator
-
-
-def _start_worker(_: int) -> None:
-    """Leave signals to the parent: a terminal and a scheduler send them to every process of the run."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if hasattr(signal, "SIGALRM"):
-        signal.signal(signal.SIGTERM, lambda *_: signal.alarm(TERMINATION_GRACE_SECONDS))
-
-
-def _tells_of_death(error: RuntimeError | OSError | EOFError) -> bool:
-    """Return whether `error` comes from the loss of a worker, not from what it did (torch marks that as "Caught …").
-
-    What a worker sent just before its death cannot be received any more: its memory is handed over by the worker.
-    """
-    if isinstance(error, RuntimeError):
-        return str(error).startswith("DataLoader worker")
-    return isinstance(error, ConnectionError | EOFError | FileNotFoundError) and "Caught" not in str(error)
-
-
-def _worker_death(error: RuntimeError | OSError | EOFError, workers: int) -> ResnetsError:
-    reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
-    return ResnetsError(
-        f"a process that reads images died ({reason}), most often because memory or /dev/shm is full. "
-        f"Choose fewer than --workers {workers} (0 reads in the run's own process) and run again."
     )

@@ -25,9 +25,9 @@ from PIL import Image
 from torch.utils.data import Dataset as TorchDataset
 
 from resnets.data.decode import read_image
-from resnets.data.loader import decoded_batches
 from resnets.data.order import STORED_STREAM, random_words
 from resnets.data.preprocess import resized_size
+from resnets.data.read_ahead import read_ahead
 from resnets.data.shard_index import DESCRIPTION, Form, Places, Shard, ShardIndex, read_index, replace_file, write_index
 from resnets.data.sources import PackedNames
 from resnets.specs.errors import DataError, ImageError, counted
@@ -297,7 +297,7 @@ def _outcomes(
     split: _Split, numbers: Int64[np.ndarray, " n"], form: Form, workers: int
 ) -> Iterator[tuple[int, _Outcome]]:
     chunks = -(-len(numbers) // _IMAGES_A_CHUNK)
-    encoded = decoded_batches(
+    encoded = read_ahead(
         _Encoded(split, numbers, form), range(chunks), workers=min(workers, chunks), device=torch.device("cpu")
     )
     try:

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from resnets.data.loader import EvaluationFiles, decoded_batches
+from resnets.data.loader import EvaluationFiles
 from resnets.data.preprocess import preprocess_for
+from resnets.data.read_ahead import decoded_batches
 from resnets.specs.data import ImageFolder
 from resnets.specs.errors import DataError
 

@@ -17,8 +17,8 @@ from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 
 from resnets.data.decode import read_image, read_size
-from resnets.data.loader import decoded_batches
 from resnets.data.preprocess import Preprocessor
+from resnets.data.read_ahead import read_ahead
 from resnets.data.splits import FileSplit, Skipped
 from resnets.data.views import ManyViews, batches_of_equal_shape, shorter_sides, views
 from resnets.specs.errors import ImageError
@@ -107,7 +107,7 @@ class ViewBatches:
         """
         workers = min(workers, self.count)
         if device.type != "cpu" or not workers:
-            return decoded_batches(self.files, range(self.count), workers=workers, device=device)
+            return read_ahead(self.files, range(self.count), workers=workers, device=device)
         return self._read_in_turns(workers)
 
     def _read_in_turns(self, threads: int) -> Iterator[DecodedViews]:

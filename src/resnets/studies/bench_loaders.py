@@ -66,7 +66,7 @@ class OurLoader(Loader):
 
     def starter(self) -> Callable[[int], tuple[Iterator[Any], Callable[[], None]]]:
         """Return what starts it."""
-        from resnets.data.loader import decoded_batches
+        from resnets.data.read_ahead import decoded_batches
 
         files = our_files(self.plan)
 

@@ -1,0 +1,228 @@
+"""Batches read ahead by worker processes, in order; processes that end with the run, and whose death is said in a line.
+
+What is read ahead is anything a dataset gives by number. Batches of pixels come in memory that is used again and
+again: to a worker, fresh memory that the run sees too costs a tenth of what it takes to decode the images in it, since
+the system clears every page of it first.
+"""
+
+import atexit
+import itertools
+import math
+import signal
+import threading
+import weakref
+from collections.abc import Generator, Iterable, Iterator
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+import torch
+from jaxtyping import Int64, UInt8
+from torch import Tensor
+from torch.utils.data import DataLoader, get_worker_info
+from torch.utils.data import Dataset as TorchDataset
+
+from resnets.data.splits import Skipped
+from resnets.specs.errors import ResnetsError
+
+T = TypeVar("T")
+
+TERMINATION_GRACE_SECONDS = 30
+"""How long a worker goes on after SIGTERM, so that the run it belongs to can finish its step and save."""
+
+_READ_AHEAD = 2
+"""Batches that a worker makes before the first of them is taken."""
+
+
+class DecodedBatch(NamedTuple):
+    """The pixels of the images that could be read, and which could not."""
+
+    pixels: UInt8[Tensor, "n height width channels"]
+    """With worker processes, they are there until the next batch is taken."""
+    labels: Int64[Tensor, " n"]
+    indices: Int64[Tensor, " n"]
+    places: Int64[Tensor, " n"]
+    """Which of the images that were asked for these are."""
+    skipped: tuple[Skipped, ...]
+
+
+class PixelFiles(TorchDataset[DecodedBatch]):
+    """Batches of images of one size; subclasses decode them."""
+
+    def __init__(self, largest: tuple[int, int, int, int]) -> None:
+        """Keep images, height, width and channels of the largest batch."""
+        self.largest = largest
+
+    def __getitem__(self, number: int) -> DecodedBatch:
+        """Return the images of batch `number` that can be read."""
+        if get_worker_info() is None:
+            return self.decode(number, torch.empty(self.largest, dtype=torch.uint8))
+        # In memory that the run sees too, so that nothing is copied to send it.
+        storage = torch.UntypedStorage._new_shared(math.prod(self.largest))
+        return self.decode(number, torch.tensor([], dtype=torch.uint8).set_(storage).reshape(self.largest))
+
+    def decode(self, number: int, memory: UInt8[Tensor, "images height width channels"]) -> DecodedBatch:
+        """Return the images of batch `number` that can be read, in the first places of `memory`."""
+        raise NotImplementedError
+
+
+def read_ahead(
+    dataset: TorchDataset[T], numbers: Iterable[int], *, workers: int, device: torch.device
+) -> Generator[T, None, None]:
+    """Yield `dataset[number]` for each of `numbers`, in this order, read ahead by worker processes (0: none).
+
+    The processes start with the first item, and end when the generator is closed or used up, or with the program.
+
+    Raises:
+        ResnetsError: A worker process died.
+    """
+    return _registered(_received(_loader(dataset, numbers, workers, device)))
+
+
+def decoded_batches(
+    files: PixelFiles, numbers: Iterable[int], *, workers: int, device: torch.device
+) -> Generator[DecodedBatch, None, None]:
+    """Do what `read_ahead` does; each batch has to be used or copied before the next is taken.
+
+    Raises:
+        ResnetsError: A worker process died.
+    """
+    # Pixels on their way to a GPU are copied to pinned memory by a thread, which may be late.
+    if not workers or device.type == "cuda":
+        return read_ahead(files, numbers, workers=workers, device=device)
+    return _registered(_in_turns(_Buffered(files, workers), numbers, workers, device))
+
+
+def _loader(dataset: TorchDataset[T], numbers: Iterable[int], workers: int, device: torch.device) -> DataLoader[T]:
+    return DataLoader(
+        dataset,
+        batch_size=None,
+        collate_fn=_unchanged,  # by default, arrays become tensors
+        sampler=numbers,
+        num_workers=workers,
+        prefetch_factor=_READ_AHEAD if workers else None,
+        pin_memory=device.type == "cuda",
+        worker_init_fn=_start_worker,
+        # Its own generator: the loader draws a number from it that would otherwise come from the run's.
+        generator=torch.Generator(),
+    )
+
+
+def _unchanged(item: T) -> T:
+    return item
+
+
+class _Sent(NamedTuple):
+    """What a worker sends of a batch, whose pixels are in a buffer; small arrays are sent faster than tensors."""
+
+    buffer: int
+    labels: Int64[np.ndarray, " n"]
+    indices: Int64[np.ndarray, " n"]
+    places: Int64[np.ndarray, " n"]
+    skipped: tuple[Skipped, ...]
+
+
+class _Buffered(TorchDataset[_Sent]):
+    """Batches in buffers that each worker uses in turn.
+
+    torch's loader asks a worker for its batch j when the run takes its batch j - 2, and then the run has done with batch
+    j - 3: three buffers a worker are enough.
+    """
+
+    def __init__(self, files: PixelFiles, workers: int) -> None:
+        self._files = files
+        self._turns = itertools.count()
+        shape = (workers * (_READ_AHEAD + 1), *files.largest)
+        storage = torch.UntypedStorage._new_shared(math.prod(shape))
+        self._buffers = torch.tensor([], dtype=torch.uint8).set_(storage).reshape(shape)
+
+    def __getitem__(self, number: int) -> _Sent:
+        worker = get_worker_info()
+        assert worker is not None
+        buffer = worker.id * (_READ_AHEAD + 1) + next(self._turns) % (_READ_AHEAD + 1)
+        batch = self._files.decode(number, self._buffers[buffer])
+        return _Sent(buffer, batch.labels.numpy(), batch.indices.numpy(), batch.places.numpy(), batch.skipped)
+
+    def batch(self, sent: _Sent) -> DecodedBatch:
+        """Return what a worker has sent, in the process that asked for it."""
+        pixels = self._buffers[sent.buffer, : len(sent.labels)]
+        labels, indices, places = map(torch.from_numpy, (sent.labels, sent.indices, sent.places))
+        return DecodedBatch(pixels, labels, indices, places, sent.skipped)
+
+
+def _in_turns(
+    dataset: _Buffered, numbers: Iterable[int], workers: int, device: torch.device
+) -> Generator[DecodedBatch, None, None]:
+    received = _received(_loader(dataset, numbers, workers, device))
+    try:
+        yield from map(dataset.batch, received)
+    finally:
+        received.close()
+
+
+def _received(loader: DataLoader[T]) -> Generator[T, None, None]:
+    decoded = _iterator_without_child_signal(loader)
+    try:
+        yield from decoded
+    except (RuntimeError, OSError, EOFError) as error:
+        if loader.num_workers and _tells_of_death(error):
+            raise _worker_death(error, loader.num_workers) from error
+        raise
+    finally:
+        # torch does this when the iterator is collected. That is late where an error still refers to it, and as part
+        # of a cycle its queues go first, so that it waits for workers that nobody can tell to stop.
+        if loader.num_workers:
+            decoded._shutdown_workers()  # pyright: ignore[reportAttributeAccessIssue]
+
+
+_open_generators: weakref.WeakSet[Generator[Any, None, None]] = weakref.WeakSet()
+
+
+def _registered(batches: Generator[T, None, None]) -> Generator[T, None, None]:
+    _open_generators.add(batches)
+    return batches
+
+
+@atexit.register
+def _close_generators() -> None:
+    """End all workers before the program does: `multiprocessing` would wait until they end by themselves."""
+    for batches in list(_open_generators):
+        batches.close()
+
+
+def _iterator_without_child_signal(loader: DataLoader[T]) -> Iterator[T]:
+    """Start `loader`, so that the death of a worker is reported where the next batch is asked for.
+
+    torch also reports it from a handler of SIGCHLD, in the middle of whatever the run is doing, half a weight
+    update included.
+    """
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "SIGCHLD"):
+        return iter(loader)
+    handler = signal.getsignal(signal.SIGCHLD)
+    iterator = iter(loader)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL if handler is None else handler)
+    return iterator
+
+
+def _start_worker(_: int) -> None:
+    """Leave signals to the parent: a terminal and a scheduler send them to every process of the run."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "SIGALRM"):
+        signal.signal(signal.SIGTERM, lambda *_: signal.alarm(TERMINATION_GRACE_SECONDS))
+
+
+def _tells_of_death(error: RuntimeError | OSError | EOFError) -> bool:
+    """Return whether `error` comes from the loss of a worker, not from what it did (torch marks that as "Caught …").
+
+    What a worker sent just before its death cannot be received any more: its memory is handed over by the worker.
+    """
+    if isinstance(error, RuntimeError):
+        return str(error).startswith("DataLoader worker")
+    return isinstance(error, ConnectionError | EOFError | FileNotFoundError) and "Caught" not in str(error)
+
+
+def _worker_death(error: RuntimeError | OSError | EOFError, workers: int) -> ResnetsError:
+    reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+    return ResnetsError(
+        f"a process that reads images died ({reason}), most often because memory or /dev/shm is full. "
+        f"Choose fewer than --workers {workers} (0 reads in the run's own process) and run again."
+    )
