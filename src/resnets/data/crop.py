@@ -22,8 +22,8 @@ from resnets.specs.data import AreaCrop, ScaleCrop
 SPARE = 1.5
 """How many times larger than needed a photograph stays when it is decoded at a fraction of its size.
 
-The rest is left to the filter: at 1.5, nine in ten sharp photographs are within 40 dB of those decoded in full; without
-any to spare, one in two is.
+The rest is left to the filter: at 1.5, nine in ten sharp photographs stay above 40 dB of those decoded in full; without
+any to spare, one in two does.
 """
 
 _RESIZE = {
