@@ -1,6 +1,7 @@
 """Folders of images: layouts, classes, splits made and refused, and everything odd that lies about."""
 
 import hashlib
+import json
 import os
 import shutil
 
@@ -243,3 +244,21 @@ def test_real_photographs_open_with_their_classes(testdata):
     dataset = open_folder(ImageFolder(), testdata / "flowers")
     assert dataset.classes == ("daisy", "dandelion", "rose", "sunflower", "tulip")
     assert np.bincount(dataset.splits["validation"].labels).tolist() == [152, 210, 156, 146, 196]
+
+
+def test_quarantined_images_are_left_out_of_every_split_and_counted(tmp_path):
+    _fill(tmp_path, {"train/cat": 3, "train/dog": 3, "val/cat": 2, "val/dog": 2})
+    whole = open_folder(ImageFolder(), tmp_path)
+    images = [{"path": path, "reason": "blank"} for path in ("train/cat/1.png", "val/dog/0.png", "train/cat/gone.png")]
+    (tmp_path / "quarantine.json").write_text(json.dumps({"version": 1, "images": images}))
+    dataset = open_folder(ImageFolder(), tmp_path)
+    assert _relative(dataset, "train", tmp_path) == [
+        name for name in _relative(whole, "train", tmp_path) if name != "train/cat/1.png"
+    ]
+    assert _relative(dataset, "validation", tmp_path) == ["val/cat/0.png", "val/cat/1.png", "val/dog/1.png"]
+    assert [note for note in dataset.notes if "quarantine" in note] == [
+        f"2 images of 10 are left out: quarantine.json in {tmp_path} names them and says why."
+    ]
+    (tmp_path / "quarantine.json").write_text("{")
+    with pytest.raises(DataError, match=r"quarantine\.json"):
+        open_folder(ImageFolder(), tmp_path)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from resnets.data.decode import is_image_name
 from resnets.data.listing import Files, Listing, listed, normal
+from resnets.data.quarantine import QUARANTINE_FILE
 from resnets.data.sources import FolderFiles, PackedNames
 from resnets.specs.errors import DataError, counted
 
@@ -81,7 +82,7 @@ def _find_splits(root: Path, findings: _Findings, *, to_train: bool) -> tuple[di
             raise DataError(f"{root} has both {chosen[split]}/ and {name}/, which name the same split; keep one.")
         if split is not None:
             chosen[split] = name
-    findings.no_images += files
+    findings.no_images += [name for name in files if name != QUARANTINE_FILE]
     if not chosen:
         _check_unsplit(root, folders, files)
         return {"train" if to_train else "test": _find_classes(root, "", folders, findings)}, False
