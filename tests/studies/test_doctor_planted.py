@@ -89,14 +89,14 @@ def slow_decoding(monkeypatch, ms_an_image, *, cores=None):
     read_crop = loader.read_crop
     core = None if cores is None else multiprocessing.get_context("fork").Semaphore(cores)
 
-    def slow(content, *arguments):
+    def slow(content, *arguments, **options):
         if not content.startswith(b"\x93NUMPY"):
             if core is None:
                 time.sleep(ms_an_image / 1000)
             else:
                 with core:
                     time.sleep(ms_an_image / 1000)
-        return read_crop(content, *arguments)
+        return read_crop(content, *arguments, **options)
 
     monkeypatch.setattr(loader, "read_crop", slow)
 

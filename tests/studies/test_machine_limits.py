@@ -18,6 +18,7 @@ SOUND = MachineFacts(
     platform="Linux",
     processor="A processor",
     cores=8,
+    machine_cores=8,
     physical_cores=8,
     quota_cores=None,
     threads=8,
@@ -77,8 +78,14 @@ def test_a_neighbour_is_named_and_passive_waiting_is_not_advised_twice():
 
 
 def test_a_little_background_on_many_cores_is_no_warning():
-    facts = dataclasses.replace(SOUND, cores=64, load=Load(busy_cores=1.0, neighbours=()))
+    facts = dataclasses.replace(SOUND, machine_cores=64, load=Load(busy_cores=1.0, neighbours=()))
     assert not [finding for finding in machine_findings(facts) if finding.subject == "other programs" and finding.fix]
+
+
+def test_busy_neighbours_are_no_warning_where_enough_cores_are_left():
+    facts = dataclasses.replace(SOUND, cores=2, threads=2, load=Load(busy_cores=5.0, neighbours=()))
+    states = {finding.subject: finding.state for finding in machine_findings(facts)}
+    assert states["other programs"] == "note"
 
 
 def write(path, text):

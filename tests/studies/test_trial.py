@@ -175,7 +175,6 @@ def test_only_files_can_be_dropped_from_the_cache(tmp_path):
 
 def test_a_flag_takes_the_place_of_the_one_before():
     words = [
-        "resnets",
         "train",
         "x",
         "--workers",
@@ -183,12 +182,15 @@ def test_a_flag_takes_the_place_of_the_one_before():
         "--model.blocks",
         "2",
         "2",
+        "--seed",
+        "3",
         "--precision=fp32",
-        "schedule:cosine",
+        "--data",
+        "d",
     ]
-    changed = with_flags(words, [("--workers", "4"), ("--model.blocks", "3", "4"), ("--precision", "bf16")])
-    kept = ["resnets", "train", "x", "--workers", "4", "--model.blocks", "3", "4", "--precision", "bf16"]
-    assert [word for word in changed if word != "schedule:cosine"] == kept
+    changed = with_flags(words, [("--workers", "4"), ("--model.blocks", "3", "4"), ("--precision", "bf16"), ("--new",)])
+    assert " ".join(changed) == "train x --workers 4 --model.blocks 3 4 --seed 3 --precision bf16 --data d --new"
+    assert with_flags(changed, [("--workers", "4")]) == changed
 
 
 def test_a_run_of_small_images_in_memory_has_no_disk(tmp_path, monkeypatch):

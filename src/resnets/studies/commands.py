@@ -10,18 +10,20 @@ if TYPE_CHECKING:
 
 
 def with_flags(words: Sequence[str], flags: Iterable[tuple[str, ...]]) -> list[str]:
-    """Return the words of a command with flags set, each in place of what it was before.
+    """Return the words of a command with flags set, each in the place of what it was before, else at the end.
 
     Args:
         words: what was typed.
         flags: a name with dashes and its values each.
 
     >>> with_flags(["train", "x", "--workers=1", "--data", "d"], [("--workers", "4"), ("--compile",)])
-    ['train', 'x', '--data', 'd', '--workers', '4', '--compile']
+    ['train', 'x', '--workers', '4', '--data', 'd', '--compile']
     """
     result = list(words)
     for name, *values in flags:
-        result = [*without_flag(result, name, values=bool(values)), name, *values]
+        place = next((place for place, word in enumerate(result) if word.partition("=")[0] == name), len(result))
+        before = without_flag(result[:place], name, values=bool(values))
+        result = [*before, name, *values, *without_flag(result[place:], name, values=bool(values))]
     return result
 
 

@@ -181,18 +181,19 @@ class Diagnosis:
 
     @property
     def baseline(self) -> float:
-        """Mean images a second of the unchanged whole."""
-        return sum(self.baselines) / len(self.baselines)
+        """Images a second of the unchanged whole: the most that was measured, as disturbances only take from it."""
+        return max(self.baselines)
 
     @property
     def noise(self) -> float:
-        """How far the measurements of the unchanged whole lie apart, relative to their mean."""
+        """How far the measurements of the unchanged whole lie apart, relative to the largest."""
         return (max(self.baselines) - min(self.baselines)) / max(self.baseline, 1e-9)
 
     @property
     def is_crowded(self) -> bool:
         """Whether threads and workers wait for each other on cores that they share."""
-        return self.measured.shares_cores and self.measured.crowding(self.baseline) < CROWDED
+        measured = self.measured
+        return measured.threads > 1 and measured.shares_cores and measured.crowding(self.baseline) < CROWDED
 
     @property
     def sentences(self) -> tuple[str, ...]:
@@ -376,6 +377,11 @@ def _second(diagnosis: Diagnosis) -> Iterator[str]:
             f"{counted(measured.threads, 'thread')} of the model and {counted(measured.workers, 'worker')} share "
             f"{counted(measured.cores, 'core')} and wait for each other, how long changes from moment to moment; by the "
             f"time that each stage computes alone, the cores could do up to {figure(measured.attainable)} images/s."
+        )
+    elif measured.shares_cores:
+        yield (
+            f"Decoding and the model share {counted(measured.cores, 'core')}, which could do up to "
+            f"{figure(measured.attainable)} images/s of both: what one takes less, the other has more."
         )
 
 

@@ -254,7 +254,7 @@ def _notes(measured: Measured, course: Course) -> list[str]:
         notes.append("The run reads from the disk: its files do not stay in memory between two passes over them.")
     if course.left_out:
         notes.append(f"There was no time for {', '.join(course.left_out)}: a longer trial (--seconds 60) tries them.")
-    if course.noise > 0.1 and not measured.shares_cores:
+    if course.noise > 0.1 and not (measured.shares_cores and measured.threads > 1):
         notes.append(
             f"Two measurements of the same lay {percent(course.noise)} apart: something else uses the machine, and "
             "smaller gains cannot be told. A longer trial (--seconds 60) or a quieter machine tells more."

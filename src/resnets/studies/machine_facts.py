@@ -51,6 +51,8 @@ class MachineFacts:
     processor: str
     cores: int
     """Cores that this process may run on, hyper-threads counted."""
+    machine_cores: int
+    """Cores of the machine."""
     physical_cores: int | None
     """The same without hyper-threads."""
     quota_cores: float | None
@@ -91,6 +93,7 @@ def machine_facts(root: Path = Path("/"), *, variables: Mapping[str, str] | None
         platform=here["platform"],
         processor=here["processor"],
         cores=here["cores"] or 1,
+        machine_cores=os.cpu_count() or 1,
         physical_cores=_physical_cores(root / "sys/devices/system/cpu"),
         quota_cores=quota_cores(root),
         threads=torch.get_num_threads(),

@@ -103,15 +103,18 @@ def _neighbours(facts: MachineFacts) -> Iterator[Finding]:
     load = facts.load
     if load is None:
         return
-    if load.busy_cores < max(_BUSY_CORES, _BUSY_SHARE * facts.cores):
-        text = f"nothing else computes ({load.busy_cores:.1f} of {counted(facts.cores, 'core')} busy)"
-        yield Finding(subject="other programs", state="ok", text=text)
+    of = f"{load.busy_cores:.1f} of {counted(facts.machine_cores, 'core')}"
+    if load.busy_cores < max(_BUSY_CORES, _BUSY_SHARE * facts.machine_cores):
+        yield Finding(subject="other programs", state="ok", text=f"nothing else computes ({of} busy)")
         return
     busiest = ", ".join(
         f"{one.name} ({one.cores:.1f}, process {one.pid})" for one in load.neighbours[:3] if one.cores >= 0.1
     )
-    text = f"they keep {load.busy_cores:.1f} of {counted(facts.cores, 'core')} busy"
+    text = f"they keep {of} busy"
     text += f": {busiest}" if busiest else "; which ones cannot be seen from here"
+    if load.busy_cores + min(facts.threads, facts.cores) <= facts.machine_cores + _BUSY_CORES:
+        yield Finding(subject="other programs", state="note", text=f"{text}; enough cores are left")
+        return
     fix = "wait for them, or stop them"
     if facts.variables.get("OMP_WAIT_POLICY", "").upper() != "PASSIVE":
         fix += "; else start with OMP_WAIT_POLICY=PASSIVE, so that threads that wait leave their core"

@@ -61,9 +61,10 @@ if TYPE_CHECKING:
 
 _MOST_READ = 1_024
 _PROBE_IMAGES = 4
-_LOADING_SECONDS = 0.4
+_LOADING_SECONDS = 0.6
 """A worker's batch takes no longer in the trial, so that it sees several."""
-_STEP_SECONDS = 0.3
+_STEP_SECONDS = 0.8
+"""A step takes hardly longer in the trial. On a CPU, fewer images a step than the run has cost more time each."""
 _LONGEST = 1.4
 """Of the time that was asked for, what the options may take it to."""
 _ALWAYS_TRIED = 3
@@ -214,12 +215,12 @@ class Course:
 
     @property
     def baseline(self) -> float:
-        """Images a second of the whole as it is."""
-        return sum(rate.images_per_second for rate in self.baselines) / len(self.baselines)
+        """Images a second of the whole as it is: the most that was measured, as disturbances only take from it."""
+        return max(rate.images_per_second for rate in self.baselines)
 
     @property
     def noise(self) -> float:
-        """How far the measurements of the whole as it is lie apart, relative to their mean."""
+        """How far the measurements of the whole as it is lie apart, relative to the largest."""
         rates = [rate.images_per_second for rate in self.baselines]
         return (max(rates) - min(rates)) / max(self.baseline, 1e-9)
 
@@ -327,7 +328,8 @@ class Course:
         yield from threads
 
     def _data_options(self, measured: Measured) -> Iterator[Option]:
-        if measured.limit == "model" or is_data_idle(measured):
+        # On cores that are shared, what decoding takes less the model has more.
+        if is_data_idle(measured) or (measured.limit == "model" and not measured.shares_cores):
             return
         options = list(data_options(self.parts, measured, self.facts))
         if measured.limit == "decode":
@@ -346,7 +348,7 @@ class Course:
         self.smaller_per_second = smaller.images_per_second
         if smaller.encoded and larger:
             yield smaller_images(self.parts, smaller.encoded, shorter_px)
-        if smaller.raw and measured.limit == "decode":
+        if smaller.raw and measured.limit != "disk":
             yield smaller_images(self.parts, smaller.raw, shorter_px, raw=True)
 
     def _model_options(self, measured: Measured) -> Iterator[Option]:

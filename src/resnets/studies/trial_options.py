@@ -94,7 +94,7 @@ def smaller_images(parts: Parts, smaller: Sequence[bytes], shorter_px: int, *, r
         flags=(("--data", "FOLDER"),),
         prepare=(("resnets", "prepare", "DATA", "FOLDER", "--resize", str(shorter_px), *(["--raw"] if raw else [])),),
         change=change,
-        note="where a crop is larger than the smaller image, it is blown up: training sees a little less detail"
+        note="crops larger than these images are blown up, with less detail"
         if larger or not isinstance(parts.spec.augment, ScaleCrop)
         else "",
     )
