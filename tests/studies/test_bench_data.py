@@ -101,10 +101,11 @@ def test_only_upright_jpegs_that_can_be_read_are_taken(tmp_path):
 def test_large_photographs_have_the_size_and_bytes_of_a_cameras(photos, tmp_path, monkeypatch):
     monkeypatch.setattr(bench_crops, "LARGE_PX", (800, 600))
     sources, _ = photographs(photos, 10)
-    for path in large_photographs(sources, tmp_path, 2):
-        with Image.open(path) as image:
-            assert image.size == (800, 600)
-        assert 0.15 < path.stat().st_size / (800 * 600) < 0.6
+    for megabytes in (0.12, 0.2):
+        for path in large_photographs(sources, tmp_path, 2, megabytes):
+            with Image.open(path) as image:
+                assert image.size == (800, 600)
+            assert path.stat().st_size == pytest.approx(1e6 * megabytes, rel=0.1)
 
 
 def test_every_pipeline_that_is_here_is_close_to_the_reference(plan, tmp_path):

@@ -99,13 +99,23 @@ def main(arguments: list[str]) -> int:
 
 
 def _data(arguments: list[str]) -> int:
-    parser = flags.Parser("bench data", DATA, "FOLDER [--workers N ...] [--large] [--shards] [options]", DATA_EXAMPLES)
+    parser = flags.Parser(
+        "bench data", DATA, "FOLDER [--workers N ...] [--large [MB]] [--shards] [options]", DATA_EXAMPLES
+    )
     parser.add_argument("data", metavar="FOLDER", help="photographs, with or without subfolders")
     group = parser.add_argument_group("work")
     group.add_argument(
         "--workers", type=int, nargs="+", default=[], metavar="N", help="measure whole loaders of N processes too"
     )
-    group.add_argument("--large", action="store_true", help="photographs of 12 megapixels, made from those of FOLDER")
+    group.add_argument(
+        "--large",
+        nargs="?",
+        type=float,
+        const=3.0,
+        default=0.0,
+        metavar="MB",
+        help="photographs of 12 megapixels and MB megabytes (3), made from those of FOLDER",
+    )
     group.add_argument(
         "--shards", action="store_true", help="shards too, resized to a shorter side of 256, JPEG and raw"
     )
@@ -119,7 +129,7 @@ def _data(arguments: list[str]) -> int:
     found = bench_data(
         Path(given.data),
         workers=given.workers,
-        large=given.large,
+        large_mb=given.large,
         shards=given.shards,
         side=given.size,
         batch=given.batch,
@@ -129,6 +139,7 @@ def _data(arguments: list[str]) -> int:
     )
     columns = [("PSNR dB", fact("psnr_db", "{:.1f}", empty="exact"))]
     if given.shards:
+        columns.append(("of stored", fact("psnr_db_of_stored", "{:.1f}", empty="exact")))
         columns.append(("kB", fact("kilobytes", "{:.0f}")))
     if given.workers:
         columns.append(("linear", fact("of_linear", "{:.0%}")))

@@ -6,6 +6,7 @@ them mirrored, resized to a square. Most libraries cut whole pixels, so each cro
 
 from __future__ import annotations
 
+import io
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +32,8 @@ SEED = 0
 LARGE_PX = (4000, 3000)
 """Width and height of a photograph of 12 megapixels."""
 _ORIENTATION = 0x0112
-_GRAIN = 6.0
+_MOST_GRAIN = 16.0
+_GRAIN_HALVINGS = 6
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -140,52 +142,69 @@ def photographs(folder: Path, most: int) -> tuple[list[Path], int]:
     return kept, len(names) - len(kept)
 
 
-def large_photographs(sources: Sequence[Path], folder: Path, count: int) -> list[Path]:
+def large_photographs(sources: Sequence[Path], folder: Path, count: int, megabytes: float) -> list[Path]:
     """Write `count` photographs of 12 megapixels into `folder`: real ones enlarged, with grain, as a camera stores them.
 
-    The grain gives them the bytes a pixel of a real one; without it, an enlarged image would decode too fast.
+    The time to decode a JPEG follows its bytes, and an enlarged image has few; so each gets as much grain as brings its
+    file to `megabytes`, or near it.
     """
     generator = np.random.default_rng(SEED)
     written = []
     for number in range(count):
         with Image.open(sources[number % len(sources)]) as opened:
             image = opened.convert("RGB").resize(LARGE_PX, Image.Resampling.BICUBIC)
-        grain = generator.normal(0.0, _GRAIN, (LARGE_PX[1], LARGE_PX[0], 1)).astype(np.float32)
-        pixels = (np.asarray(image, np.float32) + grain).clip(0, 255).astype(np.uint8)
+        pixels = np.asarray(image, np.float32)
+        grain = generator.standard_normal((LARGE_PX[1], LARGE_PX[0], 1), np.float32)
+        least, most = 0.0, _MOST_GRAIN
+        for _ in range(_GRAIN_HALVINGS):
+            strength = (least + most) / 2
+            file = io.BytesIO()
+            Image.fromarray((pixels + strength * grain).clip(0, 255).astype(np.uint8)).save(file, "JPEG", quality=90)
+            least, most = (strength, most) if file.tell() < 1e6 * megabytes else (least, strength)
         written.append(folder / f"large-{number}.jpg")
-        Image.fromarray(pixels).save(written[-1], quality=90)
+        written[-1].write_bytes(file.getvalue())
     return written
 
 
-def reference_crop(crop: Crop, side: int, *, fractional: bool) -> UInt8[np.ndarray, "side side 3"]:
+def reference_crop(
+    crop: Crop, side: int, *, fractional: bool, whole: tuple[int, int, int, int] | None = None
+) -> UInt8[np.ndarray, "side side 3"]:
     """Return a crop by Pillow: decoded in full, resized with the antialiased bilinear filter.
 
     Args:
         crop: what to cut.
         side: of the result.
         fractional: take the exact box and let the filter see the pixels around it; else the whole pixels alone.
+        whole: the whole pixels, where they are others than `crop.whole`: left, top, width, height.
     """
     with Image.open(crop.path) as opened:
         image = opened.convert("RGB")
     if fractional:
         image = image.resize((side, side), Image.Resampling.BILINEAR, box=crop.box)
     else:
-        left, top, width, height = crop.whole
+        left, top, width, height = whole or crop.whole
         image = image.crop((left, top, left + width, top + height)).resize((side, side), Image.Resampling.BILINEAR)
     return np.asarray(image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if crop.flip else image)
 
 
 def fidelity(
-    produced: Callable[[int], UInt8[np.ndarray, "side side 3"]], plan: CropPlan, *, fractional: bool
+    produced: Callable[[int], UInt8[np.ndarray, "side side 3"]],
+    plan: CropPlan,
+    *,
+    fractional: bool,
+    boxes: Sequence[tuple[int, int, int, int]] | None = None,
 ) -> dict[str, float | int | None]:
     """Return how close a system's crops of the first batch are to the reference's, in decibels.
 
-    `psnr_db` is over all their pixels, `psnr_db_lowest` that of the worst crop; both are None where all are identical.
+    `boxes` are the whole pixels that the system cuts, where they are others than the plan's: a photograph that is
+    decoded at a fraction of its size is cut at multiples of it. `psnr_db` is over all their pixels, `psnr_db_lowest` that of the worst crop; both are None where all are identical.
     """
     crops = plan[0]
     errors = []
     for place, crop in enumerate(crops):
-        difference = produced(place).astype(np.float64) - reference_crop(crop, plan.side, fractional=fractional)
+        whole = None if boxes is None else boxes[place]
+        expected = reference_crop(crop, plan.side, fractional=fractional, whole=whole)
+        difference = produced(place).astype(np.float64) - expected
         errors.append(float(np.square(difference).mean()))
     return {"psnr_db": _decibels(float(np.mean(errors))), "psnr_db_lowest": _decibels(max(errors))} | {
         "psnr_crops": len(crops)

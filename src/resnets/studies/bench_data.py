@@ -48,7 +48,7 @@ def bench_data(
     data: Path,
     *,
     workers: Sequence[int] = (),
-    large: bool = False,
+    large_mb: float = 0.0,
     shards: bool = False,
     side: int = SIDE,
     batch: int | None = None,
@@ -61,7 +61,8 @@ def bench_data(
     Args:
         data: a folder of photographs, with or without subfolders.
         workers: numbers of processes; each adds our loader and the usual one.
-        large: measure on photographs of 12 megapixels made from those of `data`, in a temporary folder.
+        large_mb: measure on photographs of 12 megapixels and so many megabytes, made from those of `data` in a
+            temporary folder; 0: on those of `data`.
         shards: measure shards too, in which the photographs are resized to a shorter side of 256 pixels.
         side: of the crops, in pixels.
         batch: crops a system makes in its turn; None is 32, of large photographs 8.
@@ -76,9 +77,9 @@ def bench_data(
     paths, left_out = photographs(data, MOST_PHOTOGRAPHS)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="resnets-bench-")))
-        if large:
-            paths = large_photographs(paths, folder, LARGE_COUNT)
-        plan = plan_crops(paths, side=side, batch=batch or (LARGE_COUNT if large else BATCH), batches=rounds + 1)
+        if large_mb:
+            paths = large_photographs(paths, folder, LARGE_COUNT, large_mb)
+        plan = plan_crops(paths, side=side, batch=batch or (LARGE_COUNT if large_mb else BATCH), batches=rounds + 1)
         systems: list[System] = [*one_core_systems(plan, folder)]
         if shards:
             systems += shard_systems(plan, folder)
@@ -91,13 +92,13 @@ def bench_data(
             threads=1,
             settings={
                 "data": str(data),
-                "large": large,
+                "large_mb": large_mb,
                 "shards": shards,
                 "batch": plan.batch,
                 "side": side,
                 "workers": list(workers),
             },
-            notes=_notes(left_out, large),
+            notes=_notes(left_out, large=large_mb > 0),
             quiet=quiet,
         )
     return dataclasses.replace(found, rows=tuple(_with_share(row, found.rows) for row in found.rows))
@@ -147,7 +148,7 @@ def _with_share(row: Row, rows: Sequence[Row]) -> Row:
     return dataclasses.replace(row, facts=row.facts | share)
 
 
-def _notes(left_out: int, large: bool) -> list[str]:
+def _notes(left_out: int, *, large: bool) -> list[str]:
     notes = []
     if left_out:
         notes.append(
@@ -155,7 +156,9 @@ def _notes(left_out: int, large: bool) -> list[str]:
             "treat in different ways."
         )
     if large:
-        notes.append("The photographs of 12 megapixels are real ones enlarged, with grain, at quality 90.")
+        notes.append(
+            "The photographs of 12 megapixels are real ones enlarged, with as much grain as brings them to these bytes at quality 90."
+        )
     return notes
 
 

@@ -17,6 +17,8 @@ import numpy as np
 import torch
 from PIL import Image
 
+from resnets.data.augment import AREA_CROP_DRAWS
+from resnets.data.order import TrainingStream
 from resnets.studies.bench import Need, Prepared, System
 from resnets.studies.bench_crops import AUGMENT, SEED, Crop, CropPlan, fidelity
 
@@ -252,14 +254,35 @@ class Ours(Pipeline):
             _ = files[number % len(self.plan.batches)]
 
         return Prepared(
-            run, self.about() | fidelity(lambda place: pixels[place], self.plan, fractional=self.fractional)
+            run,
+            self.about()
+            | fidelity(lambda place: pixels[place], self.plan, fractional=False, boxes=our_boxes(self.plan)),
         )
+
+
+def our_boxes(plan: CropPlan) -> list[tuple[int, int, int, int]]:
+    """Return the pixels of the photographs that we cut for the first batch: left, top, width, height."""
+    from resnets.data.crop import place_crop
+    from resnets.data.window import open_encoded
+
+    stream = _stream(plan)
+    draws = stream.uniforms(stream.positions(0), AREA_CROP_DRAWS)
+    boxes = []
+    for crop, uniforms in zip(plan[0], draws, strict=True):
+        with open_encoded(crop.path, color="rgb") as image:
+            divisor, left, top, right, bottom = place_crop(image, AUGMENT, plan.side, uniforms[:-1]).window
+        right, bottom = min(crop.width, right * divisor), min(crop.height, bottom * divisor)
+        boxes.append((left * divisor, top * divisor, right - left * divisor, bottom - top * divisor))
+    return boxes
+
+
+def _stream(plan: CropPlan) -> TrainingStream:
+    return TrainingStream(seed=SEED, num_images=len(plan.paths), global_batch=plan.batch)
 
 
 def our_files(plan: CropPlan, split: Any = None) -> Any:
     """Return the training files of the plan, or of a split that holds its photographs; item n is its n-th batch."""
     from resnets.data.loader import TrainingFiles
-    from resnets.data.order import TrainingStream
     from resnets.data.preprocess import Preprocessor
     from resnets.data.sources import FolderFiles
     from resnets.data.splits import FileSplit
@@ -267,8 +290,7 @@ def our_files(plan: CropPlan, split: Any = None) -> Any:
 
     split = split or FileSplit(images=FolderFiles.of(plan.paths), labels=np.zeros(len(plan.paths), np.int64))
     spec = Preprocess(resize_px=plan.side, crop_px=plan.side, mean=(0.0,) * 3, std=(1.0,) * 3)
-    stream = TrainingStream(seed=SEED, num_images=len(plan.paths), global_batch=plan.batch)
-    return TrainingFiles(split, Preprocessor(spec), AUGMENT, stream)
+    return TrainingFiles(split, Preprocessor(spec), AUGMENT, _stream(plan))
 
 
 def _reference_of_image(side: int) -> Callable[[Image.Image, Crop], Tensor]:

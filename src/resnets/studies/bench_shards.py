@@ -1,7 +1,7 @@
 """Training crops from shards, for the loader benchmark: photographs that were resized once, as JPEG or as raw pixels.
 
-The crops are those of the plan, and their fidelity is measured against the photographs as they were: it shows what the
-resizing has cost.
+The crops are those of the plan. Their fidelity is measured twice: against the photographs as they were, which shows what
+the resizing has cost, and against the reference's crops of the stored images, which shows how exactly we crop.
 """
 
 from __future__ import annotations
@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from resnets import api
+from resnets.data.decode import read_image
 from resnets.data.listing import undivided
 from resnets.data.open import list_images
+from resnets.data.raw_pixels import RAW_MAGIC
 from resnets.data.splits import FileSplit
 from resnets.studies.bench import Prepared
 from resnets.studies.bench_crops import CropPlan, fidelity, plan_crops
-from resnets.studies.bench_pipelines import PillowTorchvision, Pipeline, our_files
+from resnets.studies.bench_pipelines import PillowTorchvision, Pipeline, our_boxes, our_files
 
 if TYPE_CHECKING:
     from resnets.data.sources import ImageSource
@@ -45,7 +47,11 @@ class OurShards(Pipeline):
 
         stored = np.mean([len(images.read(index)) for index in range(len(images))])
         about: dict[str, Any] = {"boxes": "whole pixels", "kilobytes": round(float(stored) / 1e3, 1)}
-        return Prepared(run, about | fidelity(lambda place: pixels[place], self.plan, fractional=False))
+        about |= fidelity(lambda place: pixels[place], self.plan, fractional=False)
+        stored_plan = stored_as_files(self.plan, images, self.folder / f"stored-{'raw' if self.raw else 'jpeg'}")
+        boxes = our_boxes(stored_plan)
+        exactness = fidelity(lambda place: pixels[place], stored_plan, fractional=False, boxes=boxes)
+        return Prepared(run, about | {f"{name}_of_stored": value for name, value in exactness.items()})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,13 +63,7 @@ class PillowOnResized(PillowTorchvision):
     def prepare(self) -> Prepared:
         """Write the files, and return the function that makes a batch from them."""
         images = resized(self.plan, self.folder, raw=False)
-        files = self.folder / "resized-files"
-        files.mkdir(exist_ok=True)
-        paths = [files / f"{index:06d}.jpg" for index in range(len(images))]
-        for index, path in enumerate(paths):
-            path.write_bytes(images.read(index))
-        # The draws are those of the plan, so the boxes are the same parts of smaller images.
-        smaller = plan_crops(paths, side=self.plan.side, batch=self.plan.batch, batches=len(self.plan.batches))
+        smaller = stored_as_files(self.plan, images, self.folder / "resized-files")
         prepared = replace(self, plan=smaller).ready()
         make = replace(self, plan=smaller).maker()
         close = fidelity(
@@ -72,6 +72,24 @@ class PillowOnResized(PillowTorchvision):
             fractional=False,
         )
         return replace(prepared, facts=prepared.facts | close)
+
+
+def stored_as_files(plan: CropPlan, images: ImageSource, folder: Path) -> CropPlan:
+    """Write stored images to files of the same pixels, and return the plan on them.
+
+    The draws are those of `plan`, so the boxes are the same parts of smaller images.
+    """
+    folder.mkdir(exist_ok=True)
+    paths = []
+    for index in range(len(images)):
+        content = images.read(index)
+        if content.startswith(RAW_MAGIC):
+            paths.append(folder / f"{index:06d}.png")
+            read_image(content).save(paths[-1], compress_level=1)
+        else:
+            paths.append(folder / f"{index:06d}.jpg")
+            paths[-1].write_bytes(content)
+    return plan_crops(paths, side=plan.side, batch=plan.batch, batches=len(plan.batches))
 
 
 def resized(plan: CropPlan, folder: Path, *, raw: bool) -> ImageSource:
