@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _NARROWEST, _WIDEST = 72, 120
 _STATES = {"ok": ("ok", "green"), "note": ("note", "cyan"), "warning": ("warning", "yellow")}
+_ORDER = ("warning", "note", "ok")
 _STATE_WIDTH, _SUBJECT_WIDTH = 9, 19
 _BLOCKS = " ▏▎▍▌▋▊▉█"
 
@@ -38,7 +39,7 @@ def print_examination(examination: Examination, console: Console | None = None) 
         console.print("\n[bold]the machine, and this run on it[/]")
     else:
         console.print("[bold]the machine[/]")
-    for finding in findings:
+    for finding in sorted(findings, key=lambda finding: _ORDER.index(finding.state)):
         _print_finding(console, finding, width)
     warnings = sum(finding.state == "warning" for finding in findings)
     if diagnosis is None:

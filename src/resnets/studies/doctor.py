@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from resnets import api
 from resnets.artifacts.run_directory import RunDirectory
 from resnets.data.open import dataset_spec_for
+from resnets.data.shard_mirror import is_url
 from resnets.engine.device import check_precision, choose_device, set_up
 from resnets.engine.distributed import distributed
 from resnets.recipes.find import check_data, recipe
@@ -137,7 +138,8 @@ def _diagnose(
     on_stage("the images")
     with distributed(device) as ranks:
         parts = prepare(_without_statistics(spec), root, nowhere, machine, ranks, typed(words), quiet=True)
-        folder = root if isinstance(spec.dataset, ImageFolder) else None
+        # Of shards on a web server, what is here is a copy that the loader keeps by itself.
+        folder = root if isinstance(spec.dataset, ImageFolder) and not is_url(str(data)) else None
         run_folder = Path(run) if run is not None else api.default_run(spec)
         findings = run_findings(parts, facts, folder, run_folder)
         course = Course(
@@ -150,6 +152,7 @@ def _diagnose(
         )
         measured = course.measure()
         course.try_options(measured)
+    measured = dataclasses.replace(measured, whole=max(course.baselines, key=lambda rate: rate.images_per_second))
     images = parts.spec.steps * parts.spec.global_batch
     hours = images / course.baseline / 3600
     notes = [*_notes(measured, course), *_about_net(measured, course)]

@@ -35,7 +35,14 @@ from resnets.studies.trial import (
     with_images,
     with_spec,
 )
-from resnets.studies.trial_images import ImagesInMemory, are_larger, drop_from_cache, make_smaller, read_images
+from resnets.studies.trial_images import (
+    ImagesInMemory,
+    are_larger,
+    drop_from_cache,
+    is_raw,
+    make_smaller,
+    read_images,
+)
 from resnets.studies.trial_options import (
     Option,
     data_options,
@@ -86,6 +93,7 @@ class Course:
 
     parts: Parts
     root: Path | None
+    """The folder of the data, where they are files here that something else can be made of."""
     facts: MachineFacts
     seconds: int | float
     on_stage: Callable[[str], None]
@@ -255,7 +263,7 @@ class Course:
                 f"None of {count} training images of {self.parts.dataset.name} can be read: is the data still there?"
             )
         if reading.unreadable:
-            self.notes.append(f"{counted(reading.unreadable, 'image')} could not be read and is in no figure.")
+            self.notes.append(f"Left out of every figure: {counted(reading.unreadable, 'image')} that cannot be read.")
         again = read_images(split.images, reading.indices, readers=readers, seconds=self._share(0.3))
         return reading, again
 
@@ -317,21 +325,25 @@ class Course:
     def _options(self, measured: Measured) -> Iterator[Option]:
         """Yield what is worth a trial, the most promising first."""
         data, model = self._data_options(measured), self._model_options(measured)
-        threads = list(thread_options(self.parts, measured, self.facts))
+        numbers = list(thread_options(self.parts, measured, self.facts))
         first, second = (model, data) if measured.limit == "model" else (data, model)
         if measured.shares_cores:
-            yield from threads[:1]
-            del threads[:1]
+            yield from numbers[:1]
+            del numbers[:1]
         yield from first
         yield from waiting_options(measured, self.facts)
         yield from second
-        yield from threads
+        yield from numbers
 
     def _data_options(self, measured: Measured) -> Iterator[Option]:
         # On cores that are shared, what decoding takes less the model has more.
         if is_data_idle(measured) or (measured.limit == "model" and not measured.shares_cores):
             return
-        options = list(data_options(self.parts, measured, self.facts))
+        options = [
+            option
+            for option in data_options(self.parts, measured, self.facts)
+            if self.root is not None or not option.prepare
+        ]
         if measured.limit == "decode":
             yield from options[:1]
             del options[:1]
@@ -340,7 +352,7 @@ class Course:
 
     def _smaller_options(self, measured: Measured) -> Iterator[Option]:
         shorter_px = shorter_side(self.parts)
-        if shorter_px is None:
+        if shorter_px is None or self.root is None or is_raw(measured.contents):
             return
         self.on_stage("making images smaller")
         larger = are_larger(measured.contents, shorter_px)
@@ -356,16 +368,21 @@ class Course:
             yield from model_options(self.parts, measured, self.facts, compile_trial=self.compile_trial)
 
     def _try(self, option: Option) -> None:
+        if (rate := self._rate_if_possible(option)) is not None:
+            self.tried.append((option, rate))
+
+    def _rate_if_possible(self, option: Option) -> Rate | None:
         try:
-            self.tried.append((option, self._rate_with(option)))
+            return self._rate_with(option)
         except Exception as error:  # no compiler, no memory for so many workers: the other options can still be tried
             reason = str(error) if isinstance(error, ResnetsError) else type(error).__name__
             self.notes.append(f"{option.label} could not be tried: {reason.rstrip('.')}.")
+            return None
 
     def _try_net(self, measured: Measured) -> None:
         option = other_net(self.parts, larger=measured.limit != "model")
-        if option is not None:
-            self.net = option, self._rate_with(option)
+        if option is not None and (rate := self._rate_if_possible(option)) is not None:
+            self.net = option, rate
 
     def _rate_with(self, option: Option) -> Rate:
         self.on_stage(option.label)

@@ -249,6 +249,11 @@ def make_smaller(contents: Sequence[bytes], shorter_px: int, *, threads: int, se
     )
 
 
+def is_raw(contents: Sequence[bytes]) -> bool:
+    """Return whether images are arrays of pixels already."""
+    return bool(contents) and contents[0].startswith(np.lib.format.MAGIC_PREFIX)
+
+
 def are_larger(contents: Sequence[bytes], shorter_px: int) -> bool:
     """Return whether at least half of the images have a shorter side well above `shorter_px`."""
     sizes = [size for size in map(read_size, contents[:64]) if size is not None]
