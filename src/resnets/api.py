@@ -345,7 +345,7 @@ def evaluate(
         device=device,
         precision=precision,
         channels_last=use_channels_last(device, machine),
-        workers=worker_processes(machine),
+        workers=worker_processes(machine, device),
     )
     tested = dict(
         evaluate_each(
@@ -469,7 +469,7 @@ def prepare(
             destination,
             form,
             shard_bytes=shard_mb * 10**6,
-            workers=worker_processes(Machine(workers=workers)),
+            workers=worker_processes(Machine(workers=workers), None),
             on_images=on_images,
             should_stop=lambda: interruption.requested,
         )

@@ -44,7 +44,7 @@ def test_ours_and_the_usual_way_at_its_best_are_measured_in_each_precision():
 
 
 def test_the_ladder_adds_one_measure_after_the_other():
-    systems = bench_train.ladder_systems(_common(recipe("cifar10.resnet8")))
+    systems = bench_train.ladder_systems(_common(recipe("cifar10.resnet8")), 0)
     settings = [(one.precision, one.channels_last, getattr(one, "keep_memory", False), one.compile) for one in systems]
     assert settings == [
         ("fp32", False, False, False),
@@ -65,7 +65,7 @@ def _common(spec, **changes):
 
 def test_compiled_nets_are_measured_for_both_sides_where_asked():
     common = _common(recipe("cifar10.resnet8"))
-    systems = bench_train.training_systems(common, ["bf16"], channels_last=True, compiled=True)
+    systems = bench_train.training_systems(common, ["bf16"], 0, channels_last=True, compiled=True)
     assert [(type(one).__name__, one.name) for one in systems if one.compile] == [
         ("UsualTraining", "usual, bf16, compiled"),
         ("OurTraining", "resnets, bf16, compiled"),

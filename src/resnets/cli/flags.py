@@ -42,7 +42,11 @@ def add_machine(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     group = parser.add_argument_group("machine (changes the speed, not the result)")
     group.add_argument("--device", default="auto", help="cpu, cuda, cuda:N, mps, or auto, the best there is (default)")
     group.add_argument(
-        "--workers", type=int, default=-1, metavar="N", help="processes that decode images; -1: one a core"
+        "--workers",
+        type=int,
+        default=-1,
+        metavar="N",
+        help="processes that decode images; -1: one a core beside a GPU, none on the CPU, where the net takes turns",
     )
     group.add_argument("--threads", type=int, default=0, metavar="N", help="CPU threads; 0 leaves torch's choice")
     return group

@@ -26,6 +26,7 @@ from resnets.data.order import COLOR_STREAM, POLICY_STREAM, TrainingStream, rand
 from resnets.data.policy import ImagePolicy
 from resnets.data.preprocess import Preprocessor
 from resnets.data.read_ahead import DecodedBatch, PixelFiles, decoded_batches
+from resnets.data.reading_threads import in_threads
 from resnets.data.splits import Batch, FileSplit, Skipped
 from resnets.specs.data import AreaCrop, NoPolicy, PolicySpec, ScaleCrop
 from resnets.specs.errors import DataError, ImageError
@@ -193,19 +194,23 @@ def _decode(
     memory: UInt8[Tensor, "images height width channels"],
 ) -> DecodedBatch:
     pixels = memory.numpy()
-    readable: list[int] = []
-    skipped: list[Skipped] = []
-    for place, index in enumerate(indices.tolist()):
+
+    def read_into(place: int) -> Skipped | None:
+        index = int(indices[place])
         try:
-            pixels[len(readable)] = read(place, split.images.read(index))
+            pixels[place] = read(place, split.images.read(index))
         except ImageError as error:
-            skipped.append(Skipped(split.images.path(index), str(error)))
-        else:
-            readable.append(place)
-    places = np.array(readable, dtype=np.int64)
+            return Skipped(split.images.path(index), str(error))
+        return None
+
+    outcomes = in_threads(read_into, range(len(indices)))
+    skipped = [outcome for outcome in outcomes if outcome is not None]
+    places = np.flatnonzero([outcome is None for outcome in outcomes])
+    if skipped:
+        pixels[: len(places)] = pixels[places]
     kept = indices[places]
     return DecodedBatch(
-        memory[: len(readable)],
+        memory[: len(places)],
         torch.from_numpy(split.labels[kept]),
         torch.from_numpy(kept),
         torch.from_numpy(places),

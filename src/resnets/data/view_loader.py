@@ -100,15 +100,15 @@ class ViewBatches:
         """Yield the batches; `device` is where they will be used.
 
         For an accelerator, `workers` processes read ahead (0: none). The CPU that computes has no core to spare for
-        them, and its threads wait for the slowest: there, `workers` threads read while the net waits.
+        them, and its threads wait for the slowest: there, `workers` threads read while the net waits, and where none
+        are given as many as it computes with.
 
         Raises:
             ResnetsError: A worker process died.
         """
-        workers = min(workers, self.count)
-        if device.type != "cpu" or not workers:
-            return read_ahead(self.files, range(self.count), workers=workers, device=device)
-        return self._read_in_turns(workers)
+        if device.type != "cpu":
+            return read_ahead(self.files, range(self.count), workers=min(workers, self.count), device=device)
+        return self._read_in_turns(workers or torch.get_num_threads())
 
     def _read_in_turns(self, threads: int) -> Iterator[DecodedViews]:
         with ThreadPoolExecutor(threads) as pool:

@@ -81,10 +81,16 @@ def set_up(device: torch.device, machine: Machine) -> None:
         torch.backends.cudnn.conv.fp32_precision = "ieee"  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def worker_processes(machine: Machine) -> int:
-    """Return the number of processes that decode images: one a core, at most 8, unless it is given."""
+def worker_processes(machine: Machine, device: torch.device | None) -> int:
+    """Return the number of processes that decode images, unless it is given: one a core, at most 8.
+
+    None where the net computes on the CPU: its threads wait for the slowest, and one that shares its core with a worker
+    stops all. There, they decode themselves, between the steps. `device` is None where no net computes.
+    """
     if machine.workers >= 0:
         return machine.workers
+    if device is not None and device.type == "cpu":
+        return 0
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(8, cores)
 

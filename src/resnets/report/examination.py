@@ -115,7 +115,7 @@ def examine(
         device=device,
         precision="fp32",
         channels_last=use_channels_last(device, machine),
-        workers=worker_processes(machine),
+        workers=worker_processes(machine, device),
     )
     outcomes = evaluate_each(
         [stored],

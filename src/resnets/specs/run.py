@@ -196,7 +196,8 @@ class Machine:
     device: str = "auto"
     """cpu, cuda, cuda:1, mps, or auto: the best there is."""
     workers: int = -1
-    """Processes that decode images; -1 is one a core, at most 8. Unused for digits and CIFAR."""
+    """Processes that decode images; -1 is one a core beside a GPU, at most 8, and none on the CPU, whose threads decode
+    between the steps. Unused for digits and CIFAR."""
     threads: int = 0
     """Threads of the CPU arithmetic; 0 leaves torch's choice."""
     channels_last: Literal["auto", "yes", "no"] = "auto"
@@ -211,7 +212,7 @@ class Machine:
     def __post_init__(self) -> None:
         """Refuse counts that make no sense."""
         if self.workers < -1:
-            raise SpecError(f"--workers is {self.workers}; it is 0 or more, or -1 for one a core.")
+            raise SpecError(f"--workers is {self.workers}; it is 0 or more, or -1 for the best of this machine.")
         if self.threads < 0:
             raise SpecError(f"--threads is {self.threads}; it is 0 or more.")
         if self.checkpoint_every < 1:

@@ -83,15 +83,16 @@ def bench_train(
         "root": root,
         "data": kind,
         "device": str(device),
-        "workers": 0 if kind == "none" else worker_processes(machine),
+        "workers": 0 if kind == "none" else worker_processes(machine, None),
         "steps": steps,
     }
+    our_workers = 0 if kind == "none" else worker_processes(machine, device)
     layout = use_channels_last(device, machine)
     wanted: list[Precision] = [_precision(name) for name in precisions] or _usable(device)
     systems = (
-        ladder_systems(common)
+        ladder_systems(common, our_workers)
         if ladder
-        else training_systems(common, wanted, channels_last=layout, compiled=machine.compile)
+        else training_systems(common, wanted, our_workers, channels_last=layout, compiled=machine.compile)
     )
     net = model_name(spec.model)
     return benchmark(
@@ -107,6 +108,7 @@ def bench_train(
             "data": kind,
             "steps_a_turn": steps,
             "workers": common["workers"],
+            "our_workers": our_workers,
         },
         notes=[
             "usual: "
@@ -125,14 +127,14 @@ _WHAT = {
 
 
 def training_systems(
-    common: dict[str, Any], precisions: Sequence[Precision], *, channels_last: bool, compiled: bool
+    common: dict[str, Any], precisions: Sequence[Precision], our_workers: int, *, channels_last: bool, compiled: bool
 ) -> list[TrainingSystem]:
     """Return the usual way as it is found, with its own best settings, and ours, for each precision."""
     systems: list[TrainingSystem] = [UsualTraining(name=REFERENCE, **common)]
     for precision in precisions:
         usual, ours = (
-            functools.partial(kind, precision=precision, channels_last=channels_last, **common)
-            for kind in (UsualTraining, OurTraining)
+            functools.partial(kind, precision=precision, channels_last=channels_last, **common | {"workers": workers})
+            for kind, workers in ((UsualTraining, common["workers"]), (OurTraining, our_workers))
         )
         if channels_last:
             systems.append(usual(name=f"usual, {precision}, NHWC"))
@@ -145,9 +147,9 @@ def training_systems(
     return systems
 
 
-def ladder_systems(common: dict[str, Any]) -> list[TrainingSystem]:
+def ladder_systems(common: dict[str, Any], our_workers: int) -> list[TrainingSystem]:
     """Return the usual way and ours, each row with one measure more, so that the gain of each is seen."""
-    ours = functools.partial(OurTraining, **common)
+    ours = functools.partial(OurTraining, **common | {"workers": our_workers})
     return [
         UsualTraining(name=REFERENCE, **common),
         ours(name="resnets, fp32, NCHW", keep_memory=False),

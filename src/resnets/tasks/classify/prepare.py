@@ -140,7 +140,7 @@ def prepare(
         dataset=dataset,
         preprocessor=preprocessor,
         channels_last=use_channels_last(ranks.device, machine),
-        workers=worker_processes(machine),
+        workers=worker_processes(machine, ranks.device),
         command=command,
         notes=notes,
         statistics=statistics,
@@ -238,7 +238,9 @@ def _statistics(
             statistics = Statistics.from_tensors(kept)
         else:
             with counting("Mean of the training images", quiet=quiet) as on_images:
-                statistics = training_statistics(spec, train, workers=worker_processes(machine), on_images=on_images)
+                statistics = training_statistics(
+                    spec, train, workers=worker_processes(machine, None), on_images=on_images
+                )
     # The other ranks wait here, so that one process reads the images.
     return next(item for item in ranks.gather([statistics]) if item is not None)
 
