@@ -1,19 +1,27 @@
 """Shards on a web server: the test starts one on loopback."""
 
 import http.server
+import json
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from torch.utils.data import Dataset as TorchDataset
 
+from resnets.data import shard_index
 from resnets.data.folder import list_folder
 from resnets.data.open import dataset_spec_for, open_folder
+from resnets.data.read_ahead import read_ahead
 from resnets.data.shard_index import DESCRIPTION, Form, read_index
-from resnets.data.shard_mirror import LIMIT_VARIABLE, is_url, mirror
+from resnets.data.shard_mirror import LIMIT_VARIABLE, Origin, is_url, mirror
 from resnets.data.shard_writer import prepare
 from resnets.specs.data import Digits, ImageFolder
 from resnets.specs.errors import DataError, ImageError
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning", "ignore:This DataLoader will create")
 
 
 @pytest.fixture(scope="module")
@@ -90,8 +98,11 @@ def test_old_shards_make_room_for_new_ones(server, shards, monkeypatch):
     assert len([path for path in asked if path.endswith(".tar")]) > len(read_index(shards).shards)
 
 
-def test_a_shard_that_cannot_be_had_is_named_with_its_images(server, shards, tmp_path, monkeypatch):
-    url, _ = server
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_shard_that_cannot_be_had_ends_the_reading_instead_of_leaving_out_its_images(
+    server, shards, monkeypatch, workers
+):
+    url, asked = server
     root = mirror(url)
     split = open_folder(ImageFolder(), root).splits["train"]
     victim = shards / read_index(shards).shards[0].file
@@ -99,18 +110,71 @@ def test_a_shard_that_cannot_be_had_is_named_with_its_images(server, shards, tmp
     monkeypatch.setattr("resnets.data.download.time.sleep", lambda _: None)
     try:
         victim.write_bytes(content[:600] + b"x" + content[601:])
-        named = {}
-        for index in range(len(split)):
-            try:
-                split.images.read(index)
-            except ImageError as error:
-                named[int(split.images.shard[index])] = str(error)
+        with pytest.raises(
+            DataError, match=r"^[^\n]*train-000000\.tar\.part has the sha256 checksum[^\n]*$"
+        ) as refused:
+            list(read_ahead(Contents(split.images), range(len(split)), workers=workers, device=torch.device("cpu")))
+        assert not isinstance(refused.value, ImageError)
+        assert asked.count("/train-000000.tar") <= max(workers, 1)
+        assert not (root / victim.name).exists()
+        victim.unlink()
+        with pytest.raises(DataError, match=r"train-000000\.tar cannot be downloaded: the server answers 404"):
+            split.images.read(int(np.flatnonzero(split.images.shard == 0)[0]))
     finally:
         victim.write_bytes(content)
-    assert list(named) == [0]
-    assert "its shard cannot be had" in named[0]
-    assert "checksum" in named[0]
-    assert not (root / victim.name).exists()
+
+
+class Contents(TorchDataset[bytes]):
+    def __init__(self, images):
+        self.images = images
+
+    def __getitem__(self, number):
+        return self.images.read(number)
+
+
+def test_a_shard_that_another_process_removes_before_it_is_read_is_fetched_again(server, shards, monkeypatch):
+    url, _ = server
+    fetch, removed = Origin.fetch, []
+
+    def fetched_and_removed(self, number):
+        fetch(self, number)
+        if len(removed) < 3:
+            removed.append(number)
+            (self.folder / self.shards[number].file).unlink()
+
+    monkeypatch.setattr(Origin, "fetch", fetched_and_removed)
+    split = open_folder(ImageFolder(), mirror(url)).splits["train"]
+    assert read_all(split) == read_all(open_folder(ImageFolder(), shards).splits["train"])
+    assert len(removed) == 3
+
+
+def test_less_room_than_a_shard_takes_is_refused(server, monkeypatch):
+    url, asked = server
+    monkeypatch.setenv(LIMIT_VARIABLE, "0.00001")
+    with pytest.raises(DataError, match=r"RESNETS_SHARD_CACHE_GB is 0\.00001, but the largest of these shards takes"):
+        open_folder(ImageFolder(), mirror(url))
+    assert not [path for path in asked if path.endswith(".tar")]
+
+
+def test_processes_that_start_at_once_get_the_same_index(server):
+    url, _ = server
+    with ThreadPoolExecutor(8) as pool:
+        assert len(set(pool.map(mirror, [url] * 40))) == 1
+
+
+@pytest.mark.parametrize("checksum", [None, 5, "../../../../../x", "ab" * 31])
+def test_an_index_whose_checksum_is_none_names_no_folder(server, shards, tmp_path, checksum):
+    url, _ = server
+    whole = (shards / DESCRIPTION).read_bytes()
+    described = json.loads(whole) | {"index_sha256": checksum}
+    del described["checksum"]
+    try:
+        (shards / DESCRIPTION).write_text(json.dumps(described | {"checksum": shard_index._checksum(described)}))
+        with pytest.raises(DataError, match="has no checksum"):
+            mirror(url)
+    finally:
+        (shards / DESCRIPTION).write_bytes(whole)
+    assert not (tmp_path / "home").exists()
 
 
 def test_an_address_without_shards_is_refused(server):

@@ -1,13 +1,14 @@
 """Preparing shards: the same bytes however often it was interrupted, and nothing lost or overwritten."""
 
 import hashlib
+import multiprocessing
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from resnets.data.folder import list_folder
-from resnets.data.open import open_folder
+from resnets.data.open import open_folder, open_test_folder
 from resnets.data.shard_index import DESCRIPTION, Form
 from resnets.data.shard_writer import prepare
 from resnets.data.shards import list_shards
@@ -100,6 +101,66 @@ def test_shards_are_made_of_shards_too(folder, tmp_path):
     prepare(list_shards(tmp_path / "as-is"), tmp_path / "raw", RAW)
     prepare(list_folder(folder), tmp_path / "direct", RAW)
     assert digests(tmp_path / "raw") == digests(tmp_path / "direct")
+
+
+def test_shards_of_shards_know_whether_there_were_splits(tmp_path):
+    for name in ("cat", "dog"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        Image.new("RGB", (9, 9)).save(tmp_path / "photos" / name / "0.png")
+    prepare(list_folder(tmp_path / "photos"), tmp_path / "first", Form())
+    prepare(list_shards(tmp_path / "first"), tmp_path / "second", Form())
+    assert digests(tmp_path / "second") == digests(tmp_path / "first")
+    assert list(open_test_folder(tmp_path / "second").splits) == ["test"]
+
+
+def test_two_preparations_at_once_do_not_write_to_one_folder(folder, tmp_path):
+    prepare(list_folder(folder), tmp_path / "whole", RAW, shard_bytes=9_000)
+    refusals = multiprocessing.get_context("fork").Queue()
+
+    def try_too():
+        with pytest.raises(DataError) as refused:
+            prepare(list_folder(folder), tmp_path / "shards", RAW, shard_bytes=9_000)
+        refusals.put(str(refused.value))
+
+    def on_images(done, _):
+        if done == 10:
+            other = multiprocessing.get_context("fork").Process(target=try_too)
+            other.start()
+            other.join(60)
+            assert other.exitcode == 0
+
+    prepare(list_folder(folder), tmp_path / "shards", RAW, shard_bytes=9_000, on_images=on_images)
+    assert "is being written by another `resnets prepare`" in refusals.get(timeout=10)
+    assert digests(tmp_path / "shards") == digests(tmp_path / "whole")
+
+
+def test_a_finished_set_that_lost_a_shard_is_not_called_finished(folder, tmp_path):
+    prepare(list_folder(folder), tmp_path / "shards", RAW)
+    (tmp_path / "shards/train-000000.tar").write_bytes(b"cut off")
+    with pytest.raises(DataError, match=r"train-000000\.tar has 7 bytes.*make the shards anew.*in another folder"):
+        prepare(list_folder(folder), tmp_path / "shards", RAW)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_image_too_long_for_jpeg_is_left_out_by_name(tmp_path, workers):
+    for name in ("cat", "dog"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        Image.new("RGB", (9, 9)).save(tmp_path / "photos" / name / "0.png")
+    Image.new("RGB", (70_000, 8)).save(tmp_path / "photos/cat/long.png")
+    form = Form(kind="jpeg", resize_px=8, quality=90)
+    index = prepare(list_folder(tmp_path / "photos"), tmp_path / "shards", form, workers=workers).index
+    assert index is not None
+    assert index.images == 2
+    assert "70000 x 8 pixels" in index.left_out["cat/long.png"]
+
+
+def test_a_line_of_the_classes_is_one_class(tmp_path):
+    for name in ("a\nb", "c"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        Image.new("RGB", (9, 9)).save(tmp_path / "photos" / name / "0.png")
+    prepare(list_folder(tmp_path / "photos"), tmp_path / "shards", Form())
+    assert (tmp_path / "shards/classes.txt").read_text() == "a\\nb\nc\n"
+    assert open_test_folder(tmp_path / "shards").classes == ("a\nb", "c")
 
 
 def test_progress_counts_every_image_once(folder, tmp_path):

@@ -6,6 +6,7 @@ import itertools
 import json
 import shutil
 import tarfile
+import zipfile
 from dataclasses import replace
 
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
+from resnets.data import shard_index
 from resnets.data.batches import evaluation_batches, training_batches
 from resnets.data.decode import read_image
 from resnets.data.folder import list_folder
@@ -357,6 +359,37 @@ def test_an_edited_description_is_refused(shards, tmp_path, field, value, messag
         list_shards(tmp_path / "copy")
 
 
+def test_an_index_that_only_a_hostile_writer_can_have_made_is_refused(shards, tmp_path):
+    shutil.copytree(shards, tmp_path / "copy")
+    whole = (shards / INDEX).read_bytes()
+    description = json.loads((shards / DESCRIPTION).read_text())
+    del description["checksum"]
+    directory = whole.index(b"PK\x01\x02")
+    for at in [*range(directory, directory + 46), *range(len(whole) - 22, len(whole))]:
+        for bit in (1, 32):
+            damaged = whole[:at] + bytes([whole[at] ^ bit]) + whole[at + 1 :]
+            check_forged(tmp_path / "copy", description, damaged)
+    huge = io.BytesIO()
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "<i8", "fortran_order": False, "shape": (10**13,)})
+    with zipfile.ZipFile(huge, "w") as archive:
+        for name in zipfile.ZipFile(io.BytesIO(whole)).namelist():
+            archive.writestr(name, header.getvalue())
+    assert check_forged(tmp_path / "copy", description, huge.getvalue()) == "refused"
+
+
+def check_forged(root, description, index):
+    """Read an index that its description vouches for."""
+    described = description | {"index_sha256": hashlib.sha256(index).hexdigest()}
+    (root / INDEX).write_bytes(index)
+    (root / DESCRIPTION).write_text(json.dumps(described | {"checksum": shard_index._checksum(described)}))
+    try:
+        read_index(root)
+    except DataError:
+        return "refused"
+    return "read"
+
+
 def test_an_index_that_contradicts_itself_is_refused(shards, tmp_path):
     from resnets.data.shard_index import write_index
 
@@ -370,6 +403,15 @@ def test_an_index_that_contradicts_itself_is_refused(shards, tmp_path):
         replace(index, splits={"other": index.splits["train"], "validation": index.splits["validation"]}),
         replace(index, shards=(replace(first, file="../train-000000.tar"), *index.shards[1:])),
         replace(index, shards=(replace(first, images=0), *index.shards[1:])),
+        *(
+            replace(index, shards=(replace(first, **{name: value}), *index.shards[1:]))
+            for name, value in {
+                "file": "..",
+                "sha256": "abcdef01",
+                "bytes": 10**30,
+            }.items()
+        ),
+        replace(index, shards=(replace(first, file="train-000000.tar\0"), *index.shards[1:])),
         replace(index, names=type(index.names)(index.names.text[:-1], index.names.ends)),
     ]
     for number, one in enumerate(wrong):

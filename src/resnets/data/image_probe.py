@@ -18,7 +18,7 @@ from resnets.data.decode import MAX_PIXELS, SIDEWAYS, is_image_name, open_image,
 from resnets.data.file_content import known_content
 from resnets.data.image_hash import HASHED_PX, THUMBNAIL_PX, perceptual_hash
 from resnets.data.raw_pixels import LARGEST_HEADER, RAW_MAGIC, raw_shape
-from resnets.specs.errors import ImageError
+from resnets.specs.errors import ImageError, UserError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -84,18 +84,18 @@ def probe_batch(
     for place, (_, read) in enumerate(batch):
         try:
             data = read()
+        except UserError as error:
+            if not isinstance(error, ImageError):  # a server that is gone says nothing about the image
+                raise
+            found: Broken | None = Broken("unreadable", str(error))
         except Exception as error:  # of whatever the images are read from
-            found: Broken | None = Broken("unreadable", _why_unreadable(error))
+            found = Broken("unreadable", f"reading it failed: {str(error) or type(error).__name__}")
         else:
             found = probe(data, records[place : place + 1])
         if found is not None:
             records["flags"][place] = BROKEN
             broken.append((place, found))
     return records, broken
-
-
-def _why_unreadable(error: Exception) -> str:
-    return str(error) if isinstance(error, ImageError) else f"reading it failed: {str(error) or type(error).__name__}"
 
 
 def probe(data: bytes, record: np.ndarray) -> Broken | None:

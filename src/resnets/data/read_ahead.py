@@ -12,6 +12,7 @@ import signal
 import threading
 import weakref
 from collections.abc import Generator, Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -22,7 +23,7 @@ from torch.utils.data import DataLoader, get_worker_info
 from torch.utils.data import Dataset as TorchDataset
 
 from resnets.data.splits import Skipped
-from resnets.specs.errors import ResnetsError
+from resnets.specs.errors import ResnetsError, UserError
 
 T = TypeVar("T")
 
@@ -74,6 +75,7 @@ def read_ahead(
 
     Raises:
         ResnetsError: A worker process died.
+        UserError: the dataset raised it, in whichever process.
     """
     return _registered(_received(_loader(dataset, numbers, workers, device)))
 
@@ -92,9 +94,31 @@ def decoded_batches(
     return _registered(_in_turns(_Buffered(files, workers), numbers, workers, device))
 
 
-def _loader(dataset: TorchDataset[T], numbers: Iterable[int], workers: int, device: torch.device) -> DataLoader[T]:
+@dataclass(frozen=True, slots=True)
+class _Refusal:
+    """An error that a user can mend; torch would send it as text, with the traceback in its message."""
+
+    error: UserError
+
+
+class _Guarded(TorchDataset[T | _Refusal]):
+    """A dataset whose items may be refusals."""
+
+    def __init__(self, dataset: TorchDataset[T]) -> None:
+        self._dataset = dataset
+
+    def __getitem__(self, number: int) -> T | _Refusal:
+        try:
+            return self._dataset[number]
+        except UserError as error:
+            return _Refusal(error)
+
+
+def _loader(
+    dataset: TorchDataset[T], numbers: Iterable[int], workers: int, device: torch.device
+) -> DataLoader[T | _Refusal]:
     return DataLoader(
-        dataset,
+        _Guarded(dataset),
         batch_size=None,
         collate_fn=_unchanged,  # by default, arrays become tensors
         sampler=numbers,
@@ -159,10 +183,13 @@ def _in_turns(
         received.close()
 
 
-def _received(loader: DataLoader[T]) -> Generator[T, None, None]:
+def _received(loader: DataLoader[T | _Refusal]) -> Generator[T, None, None]:
     decoded = _iterator_without_child_signal(loader)
     try:
-        yield from decoded
+        for item in decoded:
+            if isinstance(item, _Refusal):
+                raise item.error
+            yield item
     except (RuntimeError, OSError, EOFError) as error:
         if loader.num_workers and _tells_of_death(error):
             raise _worker_death(error, loader.num_workers) from error

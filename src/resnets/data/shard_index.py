@@ -11,7 +11,10 @@ import dataclasses
 import hashlib
 import io
 import json
+import re
+import secrets
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -19,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from resnets.data.sources import PackedNames, read_file
-from resnets.specs.errors import DataError, ImageError
+from resnets.specs.errors import DataError, ImageError, counted
 
 if TYPE_CHECKING:
     from jaxtyping import Int64, UInt32
@@ -30,6 +33,23 @@ MAX_DESCRIPTION_BYTES = 2**27
 MAX_INDEX_BYTES = 2**33
 _VERSION = 1
 _SPLITS = ("train", "validation", "test")
+_SHARD = re.compile(rf"({'|'.join(_SPLITS)})-[0-9]{{6,}}\.tar")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+DAMAGE = (
+    KeyError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    ArithmeticError,
+    OSError,
+    EOFError,
+    MemoryError,
+    RuntimeError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+"""What arrays in a damaged or hostile file raise when they are read: sizes beyond all memory, ciphers, unknown forms."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -134,7 +154,8 @@ def replace_file(path: Path, content: bytes) -> None:
     Raises:
         OSError: it cannot be written.
     """
-    part = path.with_name(f"{path.name}.part")
+    # A name of its own: the processes of a run may write the same file at once.
+    part = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
     try:
         part.write_bytes(content)
         part.replace(path)
@@ -156,7 +177,7 @@ def read_index(folder: Path) -> ShardIndex:
     try:
         return _joined(described, content)
     # What is wrong by these is wrong in both files alike; nobody but their writer can have done it.
-    except (KeyError, TypeError, ValueError, AttributeError, OSError, zipfile.BadZipFile) as error:
+    except DAMAGE as error:
         raise DataError(f"{folder / DESCRIPTION} and {INDEX} are no index of shards ({error}). {_AGAIN}") from error
 
 
@@ -177,17 +198,43 @@ def read_description(path: str | Path, content: bytes) -> dict[str, Any]:
         raise DataError(f"{path} is of version {version!r}; this resnets reads version {_VERSION}. Use a newer one.")
     if checksum != _checksum(described):
         raise DataError(f"{path} is damaged or was edited: its checksum is wrong. {_AGAIN}")
+    index = described.get("index_sha256")
+    if not isinstance(index, str) or not _SHA256.fullmatch(index):  # a folder is named by it
+        raise DataError(f"{path} does not describe shards: it has no checksum of {INDEX}. {_AGAIN}")
     return described
 
 
-_AGAIN = "Make the shards again with `resnets prepare`, or copy the file again."
+def check_shards(folder: Path, index: ShardIndex) -> None:
+    """Refuse a set of which a shard is not there, or not whole.
+
+    Raises:
+        DataError: naming the shard.
+    """
+    for shard in index.shards:
+        path = folder / shard.file
+        try:
+            size = path.stat().st_size
+        except OSError as error:
+            raise DataError(
+                f"{path} cannot be read ({error.strerror or error}), but {DESCRIPTION} names it with "
+                f"{counted(shard.images, 'image')}. {_AGAIN}"
+            ) from error
+        if size != shard.bytes:
+            raise DataError(
+                f"{path} has {size:,} bytes; {DESCRIPTION} says {shard.bytes:,}. It was not copied whole, or is of another "
+                f"set. {_AGAIN}"
+            )
+
+
+# In the folder itself, `prepare` would find the damaged set.
+_AGAIN = "Copy the file again, or make the shards anew with `resnets prepare`, in another folder."
 
 
 def _content(path: Path, limit: int) -> bytes:
     try:
         if path.stat().st_size > limit:
             raise DataError(f"{path} has more than {limit:,} bytes; it is no index of shards.")
-        return read_file(path)
+        return read_file(path, limit_bytes=limit)
     except (ImageError, OSError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise DataError(f"{path} cannot be read: {reason}. {_AGAIN}") from error
@@ -221,6 +268,16 @@ def _array(values: np.ndarray, dtype: type) -> np.ndarray:
     return values
 
 
+def _is_sound(shard: Shard) -> bool:
+    return (
+        isinstance(shard.file, str)
+        and _SHARD.fullmatch(shard.file) is not None
+        and isinstance(shard.sha256, str)
+        and _SHA256.fullmatch(shard.sha256) is not None
+        and all(type(number) is int and 0 <= number < 2**63 for number in (shard.bytes, shard.images))
+    )
+
+
 def _check(index: ShardIndex, images: int) -> None:
     """Refuse an index that contradicts itself.
 
@@ -236,8 +293,10 @@ def _check(index: ShardIndex, images: int) -> None:
         count < 0 for one in index.splits.values() for count in one.values()
     ):
         raise ValueError("its splits are not train, validation and test")
-    if any(not shard.file or Path(shard.file).name != shard.file for shard in index.shards):
-        raise ValueError("a shard lies in another folder")
+    if not all(map(_is_sound, index.shards)):
+        raise ValueError("a shard is not described as one")
+    if not all(isinstance(reason, str) for reason in index.left_out.values()):
+        raise ValueError("an image is left out for no reason")
     if not images:
         return
     sizes = np.array([shard.bytes for shard in index.shards], np.int64)

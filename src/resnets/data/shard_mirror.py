@@ -24,13 +24,16 @@ from resnets.data.shard_index import (
     read_description,
     replace_file,
 )
-from resnets.specs.errors import DataError, ImageError
+from resnets.specs.errors import DataError
 
 if TYPE_CHECKING:
     from resnets.data.shard_index import Shard, ShardIndex
 
 _ORIGIN = "origin.json"
 LIMIT_VARIABLE = "RESNETS_SHARD_CACHE_GB"
+
+# With the waits between them, a server may be out of order for two minutes.
+_ATTEMPTS = 8
 
 
 def is_url(data: str) -> bool:
@@ -86,19 +89,17 @@ class Origin:
         """Download a shard.
 
         Raises:
-            ImageError: it cannot be had, or cannot be written.
+            DataError: it cannot be had, or cannot be written.
         """
         shard = self.shards[number]
-        try:
-            self._make_room(shard.bytes)
-            download(
-                f"{self.url}/{shard.file}",
-                self.folder / shard.file,
-                checksum=f"sha256:{shard.sha256}",
-                limit_bytes=shard.bytes,
-            )
-        except DataError as error:
-            raise ImageError(f"its shard cannot be had: {str(error).rstrip('.')}") from error
+        self._make_room(shard.bytes)
+        download(
+            f"{self.url}/{shard.file}",
+            self.folder / shard.file,
+            checksum=f"sha256:{shard.sha256}",
+            limit_bytes=shard.bytes,
+            attempts=_ATTEMPTS,
+        )
 
     def _make_room(self, needed: int) -> None:
         limit = _limit_bytes()
@@ -121,7 +122,7 @@ def origin(folder: Path, index: ShardIndex) -> Origin | None:
     """Return where the shards of `folder` come from; None where they are all to be there.
 
     Raises:
-        DataError: the note of it is damaged.
+        DataError: the note of it is damaged, or less may be kept than a shard takes.
     """
     path = folder / _ORIGIN
     try:
@@ -132,6 +133,12 @@ def origin(folder: Path, index: ShardIndex) -> Origin | None:
         raise DataError(f"{path} is damaged; give the address of the shards with --data again.") from error
     if not isinstance(url, str) or not is_url(url):
         raise DataError(f"{path} has no address; give the address of the shards with --data again.")
+    limit, largest = _limit_bytes(), max((shard.bytes for shard in index.shards), default=0)
+    if limit is not None and limit < largest:
+        raise DataError(
+            f"{LIMIT_VARIABLE} is {os.environ[LIMIT_VARIABLE]}, but the largest of these shards takes "
+            f"{largest / 1e9:.3g} GB; allow several of them."
+        )
     return Origin(url=url, folder=folder, shards=index.shards)
 
 

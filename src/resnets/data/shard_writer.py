@@ -8,12 +8,14 @@ its last finished shard, and ends with the same bytes.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
+import os
 import shutil
+import sys
 import tarfile
-import zipfile
 import zlib
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -28,9 +30,21 @@ from resnets.data.decode import read_image
 from resnets.data.order import STORED_STREAM, random_words
 from resnets.data.preprocess import resized_size
 from resnets.data.read_ahead import read_ahead
-from resnets.data.shard_index import DESCRIPTION, Form, Places, Shard, ShardIndex, read_index, replace_file, write_index
+from resnets.data.shard_index import (
+    DAMAGE,
+    DESCRIPTION,
+    Form,
+    Places,
+    Shard,
+    ShardIndex,
+    check_shards,
+    read_index,
+    replace_file,
+    write_index,
+)
 from resnets.data.sources import PackedNames
 from resnets.specs.errors import DataError, ImageError, counted
+from resnets.specs.visible import in_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -42,8 +56,10 @@ if TYPE_CHECKING:
 
 _WORK = ".prepare"
 _PLAN = "plan.json"
+_LOCK = "lock"
 _IMAGES_A_CHUNK = 32
 _BLOCK = tarfile.BLOCKSIZE
+_LONGEST_JPEG_PX = 65_500
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,7 +98,8 @@ def prepare(
         should_stop: asked after every few images; the finished shards are kept.
 
     Raises:
-        DataError: `destination` holds something else, or cannot be written; or there are no images.
+        DataError: `destination` holds something else, is written to by another process, or cannot be written; or there
+            are no images.
         ResnetsError: a worker process died.
     """
     images = [_Split.of(listing, split) for split in listing.splits]
@@ -94,32 +111,81 @@ def prepare(
     try:
         if (finished := _finished_set(destination, plan)) is not None:
             return Prepared(index=finished, done=total, images=total)
-        _begin(work, destination, plan)
-        state = _State()
-        for split in images:
-            numbers = _stored_order(split)
-            state.enter(split.name, _finished(work, split.name, numbers))
-            on_images(state.done, total)
-            writer = _Writer(destination, work, split, numbers, shard_bytes)
-            try:
-                for number, outcome in _outcomes(split, numbers[state.position :], form, workers):
-                    if should_stop():
-                        return Prepared(index=None, done=state.done, images=total)
-                    writer.add(number, outcome, state)
-                    on_images(state.done + writer.pending, total)
-                writer.finish(state)
-            finally:
-                writer.abandon()
-        index = _index(images, form, plan, state, divided=listing.divided)
-        classes = _all_classes(images)
-        replace_file(destination / "classes.txt", "".join(f"{name}\n" for name in classes).encode())
-        write_index(destination, index)
-        shutil.rmtree(work)
+        _check_place(work, destination)
+        with _alone(work):
+            # Another process may have finished it meanwhile.
+            index = _finished_set(destination, plan)
+            if index is None:
+                _begin(work, destination, plan)
+                state = _State()
+                if not _written(images, state, destination, form, shard_bytes, workers, on_images, should_stop):
+                    return Prepared(index=None, done=state.done, images=total)
+                index = _index(images, form, plan, state, divided=listing.divided)
+                # A line break in a name would shift the numbers of all classes behind it.
+                classes = "".join(f"{in_line(name)}\n" for name in _all_classes(images))
+                replace_file(destination / "classes.txt", classes.encode())
+                write_index(destination, index)
+        shutil.rmtree(work, ignore_errors=True)  # the set is finished without it
     except OSError as error:
         raise DataError(
             f"{destination} cannot be written: {error.strerror or error}. What is finished stays; run the command again."
         ) from error
     return Prepared(index=index, done=total, images=total)
+
+
+def _written(
+    images: list[_Split],
+    state: _State,
+    destination: Path,
+    form: Form,
+    shard_bytes: int,
+    workers: int,
+    on_images: Callable[[int, int], None],
+    should_stop: Callable[[], bool],
+) -> bool:
+    """Write the shards that are not there yet; False where it was stopped."""
+    total = sum(len(split.names) for split in images)
+    work = destination / _WORK
+    for split in images:
+        numbers = _stored_order(split)
+        state.enter(split.name, _finished(work, split.name, numbers))
+        on_images(state.done, total)
+        writer = _Writer(destination, work, split, numbers, shard_bytes)
+        try:
+            for number, outcome in _outcomes(split, numbers[state.position :], form, workers):
+                if should_stop():
+                    return False
+                writer.add(number, outcome, state)
+                on_images(state.done + writer.pending, total)
+            writer.finish(state)
+        finally:
+            writer.abandon()
+    return True
+
+
+@contextlib.contextmanager
+def _alone(work: Path) -> Iterator[None]:
+    """Keep other processes from writing to the same folder, in which each would rename and remove the other's files.
+
+    Raises:
+        DataError: one does.
+    """
+    work.mkdir(parents=True, exist_ok=True)
+    with (work / _LOCK).open("wb") as file:
+        if sys.platform != "win32":
+            import fcntl
+
+            try:
+                # Workers, which may outlive a process that is killed, do not inherit a lock of this kind.
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except (BlockingIOError, PermissionError):
+                raise DataError(
+                    f"{work.parent} is being written by another `resnets prepare`; wait for it to end, or choose another "
+                    "folder."
+                ) from None
+            except OSError:  # some network file systems have no locks
+                pass
+        yield
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -238,6 +304,9 @@ class _Writer:
         name = f"{self._split.name}-{len(shards):06}.tar"
         if self._part is not None:
             self._put(bytes(2 * _BLOCK), bytes(-(self._size + 2 * _BLOCK) % tarfile.RECORDSIZE))
+            # The next start trusts a shard of the right size, which could be one of zeros after a power failure.
+            self._file.flush()
+            os.fsync(self._file.fileno())
             self._file.close()
         rows = np.array(self._rows, np.int64).reshape(-1, 4)
         finished = _Finished(
@@ -258,7 +327,8 @@ class _Writer:
     def abandon(self) -> None:
         """Remove the shard that is not finished."""
         if self._part is not None:
-            self._file.close()
+            with contextlib.suppress(OSError):  # what could not be written to a full disk
+                self._file.close()
             self._part.unlink(missing_ok=True)
             self._part = None
 
@@ -323,6 +393,11 @@ def _encoded(content: bytes, extension: str, form: Form) -> _Outcome:
     if form.kind == "raw":
         np.lib.format.write_array(file, np.asarray(image), version=(1, 0), allow_pickle=False)
         return _Outcome(file.getvalue(), ".npy")
+    if max(image.size) > _LONGEST_JPEG_PX:
+        raise ImageError(
+            f"it cannot be stored as JPEG: {image.width} x {image.height} pixels, of which a side may have "
+            f"{_LONGEST_JPEG_PX:,} at most"
+        )
     image.save(file, "JPEG", quality=form.quality, subsampling="4:2:0")
     return _Outcome(file.getvalue(), ".jpg")
 
@@ -361,14 +436,31 @@ def _finished_set(destination: Path, plan: dict[str, Any]) -> ShardIndex | None:
         raise DataError(
             f"{destination} holds shards of other images or with other options; choose another folder, or remove it."
         )
+    check_shards(destination, index)
     return index
 
 
-def _begin(work: Path, destination: Path, plan: dict[str, Any]) -> None:
-    """Make the folder, or go on in it.
+def _check_place(work: Path, destination: Path) -> None:
+    """Refuse a folder in which something else is.
 
     Raises:
-        DataError: something else is in it.
+        DataError: saying so.
+    """
+    if destination.exists() and not destination.is_dir():
+        raise DataError(f"{destination} is a file; the shards need a folder.")
+    if (
+        destination.exists()
+        and not (work / _PLAN).exists()
+        and any(entry.name != _WORK for entry in destination.iterdir())
+    ):
+        raise DataError(f"{destination} is not empty, and holds no shards; choose another folder.")
+
+
+def _begin(work: Path, destination: Path, plan: dict[str, Any]) -> None:
+    """Note what is to be written, or go on with the same.
+
+    Raises:
+        DataError: something else has been begun.
     """
     path = work / _PLAN
     if path.exists():
@@ -378,9 +470,6 @@ def _begin(work: Path, destination: Path, plan: dict[str, Any]) -> None:
                 "Choose another folder, or remove it."
             )
         return
-    if destination.exists() and any(entry.name != _WORK for entry in destination.iterdir()):
-        raise DataError(f"{destination} is not empty, and holds no shards; choose another folder.")
-    work.mkdir(parents=True, exist_ok=True)
     replace_file(path, json.dumps(plan).encode())
 
 
@@ -409,7 +498,7 @@ def _finished(work: Path, split: str, numbers: Int64[np.ndarray, " n"]) -> list[
                     Shard(**described), noted["numbers"], noted["offsets"], noted["sizes"], noted["crcs"], left_out
                 )
             whole = not shard.shard.bytes or (work.parent / name).stat().st_size == shard.shard.bytes
-        except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
+        except DAMAGE:
             return found
         count = len(shard.numbers) + len(shard.left_out)
         expected = set(numbers[position : position + count].tolist())

@@ -6,16 +6,18 @@ that they were made from, step for step, and is resumed and evaluated as exactly
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 import zlib
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from resnets.data.listing import Files, Listing, normal
-from resnets.data.shard_index import DESCRIPTION, ShardIndex, read_index
+from resnets.data.shard_index import DESCRIPTION, ShardIndex, check_shards, read_index
 from resnets.specs.errors import DataError, ImageError, counted
 
 if TYPE_CHECKING:
@@ -25,6 +27,10 @@ if TYPE_CHECKING:
 
     from resnets.data.shard_index import Places
     from resnets.data.sources import PackedNames
+
+
+# Where little is kept of what was fetched, one process can remove what another has just fetched.
+_MOST_FETCHES = 20
 
 
 def holds_shards(root: Path) -> bool:
@@ -50,7 +56,7 @@ class ShardFiles:
             shards: paths of the tar files.
             names: paths of the images below the folder that the set was made from.
             places: where the images are.
-            fetch: called with the number of a shard whose file is not there; makes it appear, or raises ImageError.
+            fetch: called with the number of a shard whose file is not there; makes it appear, or raises DataError.
         """
         self._name = name
         self._shards = shards
@@ -83,6 +89,7 @@ class ShardFiles:
 
         Raises:
             ImageError: the shard cannot be read, or other bytes are there than were written.
+            DataError: the shard cannot be fetched: no fault of the image, without which training would be another.
         """
         places = self._places
         shard, size = int(places.shard[index]), int(places.size[index])
@@ -102,13 +109,7 @@ class ShardFiles:
     def _bytes(self, shard: int, offset: int, size: int) -> bytes:
         path = self._shards[shard]
         try:
-            try:
-                file = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
-            except FileNotFoundError:
-                if self._fetch is None:
-                    raise
-                self._fetch(shard)
-                file = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+            file = self._open(shard)
             try:
                 content = os.pread(file, size, offset)
                 while len(content) < size and (part := os.pread(file, size - len(content), offset + len(content))):
@@ -120,6 +121,20 @@ class ShardFiles:
         if len(content) < size:
             raise ImageError(f"the shard {path} is cut off")
         return content
+
+    def _open(self, shard: int) -> int:
+        path = self._shards[shard]
+        for _ in range(_MOST_FETCHES):
+            with suppress(FileNotFoundError):
+                return os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+            if self._fetch is None:
+                break
+            self._fetch(shard)
+        if self._fetch is None:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+        raise DataError(
+            f"{path} was fetched {_MOST_FETCHES} times, and removed by others each time before it was read."
+        )
 
 
 def list_shards(root: Path, *, to_train: bool = True) -> Listing:
@@ -133,7 +148,7 @@ def list_shards(root: Path, *, to_train: bool = True) -> Listing:
     index = read_index(root)
     mirrored = origin(root, index)
     if mirrored is None:
-        _check_shards(root, index)
+        check_shards(root, index)
     name = str(root) if mirrored is None else mirrored.url
     shards = tuple(str(root / shard.file) for shard in index.shards)
     names = list(index.names)
@@ -155,6 +170,7 @@ def list_shards(root: Path, *, to_train: bool = True) -> Listing:
         name=name,
         expected=f"{DESCRIPTION} in it says which images it has; `resnets prepare` makes such a folder.",
         splits=_splits(index, names, to_train=to_train),
+        divided=index.divided,
         source=source,
         notes=tuple(notes),
         # Over a network, looking at an image of each class would fetch most of the shards.
@@ -172,20 +188,3 @@ def _splits(index: ShardIndex, names: list[str], *, to_train: bool) -> dict[str,
         for paths in files.values():
             paths.sort(key=normal)
     return splits if to_train or index.divided else {"test": splits["train"]}
-
-
-def _check_shards(root: Path, index: ShardIndex) -> None:
-    for shard in index.shards:
-        path = root / shard.file
-        try:
-            size = path.stat().st_size
-        except OSError as error:
-            raise DataError(
-                f"{path} cannot be read ({error.strerror or error}), but {DESCRIPTION} names it with "
-                f"{counted(shard.images, 'image')}. Copy it again, or make the shards again with `resnets prepare`."
-            ) from error
-        if size != shard.bytes:
-            raise DataError(
-                f"{path} has {size:,} bytes; {DESCRIPTION} says {shard.bytes:,}. It was not copied whole, or is of another "
-                "set. Copy it again, or make the shards again with `resnets prepare`."
-            )
