@@ -130,11 +130,11 @@ class FolderFiles:
         return FolderFiles(self._root, self.names.taken(indices))
 
 
-def read_file(path: str | Path, most: int | None = None, *, limit_bytes: int = MAX_FILE_BYTES) -> bytes:
+def read_file(path: str | Path, most: int | None = None, *, limit_bytes: int | None = None) -> bytes:
     """Return the content of a regular file, or its first `most` bytes.
 
     Raises:
-        ImageError: there is none, it is larger than `limit_bytes`, or it cannot be read; the message is the reason.
+        ImageError: there is none, it is larger than `limit_bytes` (None: `MAX_FILE_BYTES`), or it cannot be read; the message is the reason.
     """
     try:
         # Without O_NONBLOCK, opening a pipe would wait for a writer.
@@ -149,8 +149,9 @@ def read_file(path: str | Path, most: int | None = None, *, limit_bytes: int = M
         status = os.fstat(file)
         if not stat.S_ISREG(status.st_mode):
             raise ImageError("it is a folder" if stat.S_ISDIR(status.st_mode) else "it is not a regular file")
-        if most is None and status.st_size > limit_bytes:
-            raise ImageError(f"its file has {status.st_size:,} bytes, above the limit of {limit_bytes:,}")
+        limit = MAX_FILE_BYTES if limit_bytes is None else limit_bytes
+        if most is None and status.st_size > limit:
+            raise ImageError(f"its file has {status.st_size:,} bytes, above the limit of {limit:,}")
         return _read(file, status.st_size if most is None else min(most, status.st_size))
     except OSError as error:
         raise ImageError(f"the file cannot be read ({error.strerror or error})") from error
