@@ -295,8 +295,16 @@ def test_another_file_may_take_the_list(clean, tmp_path):
     assert report.quarantine == tmp_path / "list.json"
     assert json.loads((tmp_path / "list.json").read_text())["images"][0]["path"] == "train/cat/000.jpg"
     assert read_quarantine(clean) == {}
+    looked_at = []
     with pytest.raises(DataError, match="cannot be written"):
-        check_data(clean, workers=0, quarantine=tmp_path / "no" / "list.json")
+        check_data(
+            clean,
+            workers=0,
+            quarantine=tmp_path / "no" / "list.json",
+            on_progress=lambda what, done, _: looked_at.append((what, done)),
+        )
+    assert looked_at == [("listing the folder", 0)]
+    assert not list(clean.glob(".*"))
 
 
 def test_limits_and_kinds_that_mean_nothing_are_refused(clean):

@@ -141,6 +141,16 @@ def test_many_names_are_counted():
     assert listed(f"{number:02}.txt" for number in range(42)) == "00.txt, 01.txt, 02.txt, 03.txt, 04.txt and 37 more"
 
 
+@pytest.mark.parametrize("link", ["..", "../..", "../../train"])
+def test_a_link_to_the_folder_of_the_classes_gives_no_class_the_images_of_another(tmp_path, link):
+    _fill(tmp_path, {"train/cat": 3, "train/dog": 3, "val/cat": 2, "val/dog": 2})
+    before = open_folder(ImageFolder(), tmp_path)
+    (tmp_path / "train/cat/up").symlink_to(link)
+    after = open_folder(ImageFolder(), tmp_path)
+    assert after.fingerprint == before.fingerprint
+    assert any("train/cat/up" in note for note in after.notes)
+
+
 def test_links_are_followed_but_not_in_circles(tmp_path):
     _fill(tmp_path / "store", {"cats": 4})
     root = _fill(tmp_path / "set", {"dog": 4})
@@ -246,6 +256,13 @@ def test_real_photographs_open_with_their_classes(testdata):
     assert np.bincount(dataset.splits["validation"].labels).tolist() == [152, 210, 156, 146, 196]
 
 
+def test_a_quarantined_name_may_be_spelt_in_another_unicode_form(tmp_path):
+    _fill(tmp_path, {"caf\u00e9": 3, "tea": 3})
+    images = [{"path": "cafe\u0301/1.png", "reason": "blank"}]
+    (tmp_path / "quarantine.json").write_text(json.dumps({"version": 1, "images": images}))
+    assert sum(map(len, open_folder(ImageFolder(), tmp_path).splits.values())) == 5
+
+
 def test_quarantined_images_are_left_out_of_every_split_and_counted(tmp_path):
     _fill(tmp_path, {"train/cat": 3, "train/dog": 3, "val/cat": 2, "val/dog": 2})
     whole = open_folder(ImageFolder(), tmp_path)
@@ -257,7 +274,9 @@ def test_quarantined_images_are_left_out_of_every_split_and_counted(tmp_path):
     ]
     assert _relative(dataset, "validation", tmp_path) == ["val/cat/0.png", "val/cat/1.png", "val/dog/1.png"]
     assert [note for note in dataset.notes if "quarantine" in note] == [
-        f"2 images of 10 are left out: quarantine.json in {tmp_path} names them and says why."
+        f"2 images of 10 are left out: quarantine.json in {tmp_path} names them and says why.",
+        f"quarantine.json in {tmp_path} names 1 image that {tmp_path} does not have, as paths below it with forward "
+        "slashes: train/cat/gone.png.",
     ]
     (tmp_path / "quarantine.json").write_text("{")
     with pytest.raises(DataError, match=r"quarantine\.json"):

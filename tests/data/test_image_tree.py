@@ -57,6 +57,7 @@ def test_what_lies_about_is_named(tmp_path):
     (tmp_path / "train/a/gone.jpg").symlink_to("nowhere")
     (tmp_path / "train/a/self").symlink_to("self")
     (tmp_path / "train/a/again").symlink_to(".")
+    (tmp_path / "train/a/up").symlink_to("..")
     for folder in ("extra", "Training", "val/__MACOSX"):
         (tmp_path / folder).mkdir()
     os.mkfifo(tmp_path / "train/a/pipe")
@@ -64,6 +65,7 @@ def test_what_lies_about_is_named(tmp_path):
         ("broken-link", "train/a/again"),
         ("broken-link", "train/a/gone.jpg"),
         ("broken-link", "train/a/self"),
+        ("broken-link", "train/a/up"),
         ("hidden", "train/a/.hidden.jpg"),
         ("hidden", "val/__MACOSX"),
         ("ignored-file", "read.me"),

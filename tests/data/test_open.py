@@ -63,7 +63,7 @@ def test_a_word_or_path_that_leads_nowhere_is_refused_with_near_misses(tmp_path)
     ]:
         with pytest.raises(DataError, match=expected) as error:
             dataset_spec_for(data, Digits())
-        assert "digits, cifar10, cifar100 or the path of a folder" in str(error.value)
+        assert "digits, cifar10, cifar100, the path of a folder, or the address of shards" in str(error.value)
 
 
 def test_each_kind_of_spec_is_opened(tmp_path):

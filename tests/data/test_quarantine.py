@@ -1,6 +1,7 @@
 """The list of images to leave out: written whole or not at all, read back, and refused by name when damaged."""
 
 import json
+import os
 
 import pytest
 from hypothesis import given
@@ -64,6 +65,20 @@ def test_a_damaged_list_is_refused_by_name(tmp_path, text, words):
         read_quarantine(tmp_path)
     assert str(tmp_path / QUARANTINE_FILE) in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+def test_a_list_with_the_mark_that_some_editors_set_is_read(tmp_path):
+    (tmp_path / QUARANTINE_FILE).write_text('{"version": 1, "images": []}', encoding="utf-8-sig")
+    assert read_quarantine(tmp_path) == {}
+
+
+def test_what_never_ends_in_place_of_the_list_is_refused(tmp_path):
+    path = tmp_path / QUARANTINE_FILE
+    for make in (os.mkfifo, lambda path: path.symlink_to("/dev/zero"), lambda path: path.symlink_to("nowhere")):
+        make(path)
+        with pytest.raises(DataError, match=r"quarantine\.json cannot be read: "):
+            read_quarantine(tmp_path)
+        path.unlink()
 
 
 def test_a_folder_in_place_of_the_list_is_refused(tmp_path):

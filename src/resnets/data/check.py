@@ -20,7 +20,7 @@ from resnets.data.image_hash import NEAR_BITS
 from resnets.data.image_probe import BROKEN as BROKEN_FLAG
 from resnets.data.image_probe import RECORD, Broken, probe_batch
 from resnets.data.image_tree import read_shards, read_tree
-from resnets.data.quarantine import QUARANTINE_FILE, Quarantined, read_list, write_list
+from resnets.data.quarantine import QUARANTINE_FILE, Quarantined, check_place, read_list, write_list
 from resnets.data.shards import holds_shards
 from resnets.data.worker_pool import cores, in_processes
 from resnets.specs.errors import SpecError, UserError, near_misses
@@ -102,9 +102,14 @@ def check_data(
     if kinds and not quarantine:
         raise UserError("--quarantine-kinds says what else goes on the list; add --quarantine to write one.")
     root = Path(folder)
+    path = root / QUARANTINE_FILE if quarantine is True else Path(quarantine) if quarantine else None
     on_progress("listing the folder", 0, 0)
     known = read_list(root / QUARANTINE_FILE)
     tree = read_shards(root) if holds_shards(root) else read_tree(root)
+    if path is not None:
+        # Before hours of decoding, not behind them.
+        read_list(path)
+        check_place(path)
     report = check_images(
         tree.entries(),
         name=str(folder),
@@ -116,8 +121,7 @@ def check_data(
         quarantined={entry.path for entry in known},
         on_progress=on_progress,
     )
-    if quarantine:
-        path = root / QUARANTINE_FILE if quarantine is True else Path(quarantine)
+    if path is not None:
         report = _write_quarantine(report, path, kinds)
     return dataclasses.replace(report, seconds=time.perf_counter() - started)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from resnets.data.decode import is_image_name
-from resnets.data.listing import Files, Listing, listed, normal
+from resnets.data.listing import Files, Listing, listed, normal, times_of_change
 from resnets.data.quarantine import QUARANTINE_FILE
 from resnets.data.sources import FolderFiles, PackedNames
 from resnets.specs.errors import DataError, counted
@@ -30,13 +30,13 @@ _QUIETLY_IGNORED = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})
 
 @dataclass(slots=True)
 class _Findings:
-    """What the walk comes across besides images, as paths relative to the root; of folders, when they were modified."""
+    """What the walk comes across besides images, as paths relative to the root; of folders, when they were changed."""
 
     hidden: list[str] = field(default_factory=list)
     no_images: list[str] = field(default_factory=list)
     other_folders: list[str] = field(default_factory=list)
     broken_links: list[str] = field(default_factory=list)
-    folders: dict[str, int] = field(default_factory=dict)
+    folders: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     def notes(self) -> list[str]:
         """Return one line for each kind that there is."""
@@ -125,7 +125,7 @@ def _list(root: Path, prefix: str, findings: _Findings) -> tuple[list[str], list
     folders, files = [], []
     try:
         # Before the listing: what changes during it is seen as a change afterwards.
-        findings.folders[prefix] = (root / prefix).stat().st_mtime_ns
+        findings.folders[prefix] = times_of_change((root / prefix).stat())
         with os.scandir(root / prefix) as entries:
             for entry in entries:
                 path = prefix + entry.name
@@ -166,15 +166,16 @@ def _find_classes(root: Path, prefix: str, folders: list[str], findings: _Findin
 
 def _find_images(root: Path, prefix: str, findings: _Findings) -> Iterator[str]:
     """Yield the images in root/prefix and the folders below it, each folder once, however links lead to it."""
-    seen: set[tuple[int, int]] = set()
+    # A link to the folder of the classes would give this class the images of the others.
+    seen = {_identity((root / above).stat()) for above in Path(prefix).parents}
     waiting = [prefix]
     while waiting:
         inner = waiting.pop()
         status = (root / inner).stat()
-        if (status.st_dev, status.st_ino) in seen:
+        if _identity(status) in seen:
             findings.broken_links.append(inner.rstrip("/"))
             continue
-        seen.add((status.st_dev, status.st_ino))
+        seen.add(_identity(status))
         folders, files = _list(root, inner, findings)
         waiting += [f"{inner}{name}/" for name in reversed(folders)]
         for path in files:
@@ -182,3 +183,7 @@ def _find_images(root: Path, prefix: str, findings: _Findings) -> Iterator[str]:
                 yield path
             else:
                 findings.no_images.append(path)
+
+
+def _identity(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino

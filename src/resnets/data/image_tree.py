@@ -192,7 +192,7 @@ class _Walk:
             name = folder.encode(errors="surrogateescape").decode(errors="replace")
         self._note_similar(split, name, prefix.rstrip("/"))
         self.tree.folders.append((split, name))
-        seen: set[tuple[int, int]] = set()
+        seen = {_identity((self.tree.root / above).stat()) for above in Path(prefix).parents}
         waiting = [prefix]
         while waiting:
             inner = waiting.pop()
@@ -201,10 +201,10 @@ class _Walk:
             except OSError as error:
                 self.find("unreadable", inner.rstrip("/"), f"the folder cannot be opened ({error.strerror or error})")
                 continue
-            if (status.st_dev, status.st_ino) in seen:
+            if _identity(status) in seen:
                 self.find("broken-link", inner.rstrip("/"), "it leads to a folder that is already read")
                 continue
-            seen.add((status.st_dev, status.st_ino))
+            seen.add(_identity(status))
             folders, files = self.list(inner)
             waiting += [f"{inner}{name}/" for name in reversed(folders)]
             self._add_images(files)
@@ -280,6 +280,10 @@ def _is(kind: Callable[[], bool]) -> bool:
         return kind()
     except OSError:  # a link to itself
         return False
+
+
+def _identity(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
 
 
 def _target(path: str) -> str:

@@ -50,8 +50,8 @@ class Listing:
     """What a person should know of it."""
     known_readable: bool = False
     """Whether every image has been decoded before."""
-    folders: dict[str, int] = field(default_factory=dict)
-    """Time of modification of every folder that was listed, in nanoseconds; of shards, none."""
+    folders: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """`times_of_change` of every folder that was listed; of shards, none."""
 
     def without(self, quarantined: Mapping[str, str]) -> Listing:
         """Return the listing without the images at these paths, and with a note that says so.
@@ -59,16 +59,29 @@ class Listing:
         Args:
             quarantined: the reason for each path.
         """
-        splits = {
-            split: {name: [path for path in paths if path not in quarantined] for name, paths in files.items()}
-            for split, files in self.splits.items()
-        }
-        count = _count(self.splits) - _count(splits)
-        if not count:
+        if not quarantined:
             return self
-        of_all = f"{counted(count, 'image')} of {_count(self.splits):,}"
-        notes = (*self.notes, f"{of_all} are left out: quarantine.json in {self.name} names them and says why.")
-        return replace(self, splits=splits, notes=notes)
+        # The list may have been made where names are spelt in another Unicode form.
+        unknown = {normal(path): path for path in quarantined}
+        listed_names = set(unknown)
+        splits: dict[str, Files] = {}
+        for split, files in self.splits.items():
+            splits[split] = {}
+            for name, paths in files.items():
+                splits[split][name] = kept = [path for path in paths if normal(path) not in listed_names]
+                if len(kept) < len(paths):
+                    for path in paths:
+                        unknown.pop(normal(path), None)
+        notes = list(self.notes)
+        if count := _count(self.splits) - _count(splits):
+            of_all = f"{counted(count, 'image')} of {_count(self.splits):,}"
+            notes.append(f"{of_all} are left out: quarantine.json in {self.name} names them and says why.")
+        if unknown:
+            notes.append(
+                f"quarantine.json in {self.name} names {counted(len(unknown), 'image')} that {self.name} does not have, "
+                f"as paths below it with forward slashes: {listed(unknown.values())}."
+            )
+        return replace(self, splits=splits, notes=tuple(notes))
 
 
 def _count(splits: dict[str, Files]) -> int:
@@ -84,6 +97,14 @@ def listed(names: Iterable[str]) -> str:
     ordered = sorted(names)
     text = ", ".join(ordered[:_NAMED_IN_FULL])
     return text if len(ordered) <= _NAMED_IN_FULL else f"{text} and {len(ordered) - _NAMED_IN_FULL} more"
+
+
+def times_of_change(status: os.stat_result) -> tuple[int, int]:
+    """Return when a folder was modified and when it was changed, in nanoseconds.
+
+    Programs that unpack or synchronise set the time of modification back, but not the other.
+    """
+    return status.st_mtime_ns, status.st_ctime_ns
 
 
 def normal(name: str) -> str:

@@ -1,6 +1,6 @@
 """What a large folder held when it was last listed, so that a run on a million files starts in a second.
 
-It is used while no folder in it has been modified since: adding, removing or renaming a file modifies its folder. The
+It is used while no folder in it has been changed since: adding, removing or renaming a file changes its folder. The
 cache is kept in $RESNETS_DATA_ROOT/folders (default: ~/.cache/resnets/folders), one file a dataset; it can be removed
 at any time.
 """
@@ -12,14 +12,14 @@ import hashlib
 import io
 import json
 import os
-import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from resnets.data.cifar import default_data_root
-from resnets.data.shard_index import replace_file
+from resnets.data.listing import times_of_change
+from resnets.data.shard_index import DAMAGE, replace_file
 from resnets.data.sources import FolderFiles, PackedNames
 from resnets.data.splits import Dataset, FileSplit
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 SMALLEST = 20_000
 """Images from which on a folder is worth it; fewer are listed in a fraction of a second."""
 
-_VERSION = 1
+_VERSION = 2
 # A file system may give two changes in quick succession one time.
 _SETTLED_NS = 2_000_000_000
 
@@ -41,8 +41,8 @@ def load(root: Path, key: str) -> Dataset | None:
             described = json.loads(kept["described"].tobytes())
             if described["version"] != _VERSION or described["key"] != key:
                 return None
-            for name, modified_ns in zip(_names(kept, "folders"), kept["modified_ns"].tolist(), strict=True):
-                if os.stat(f"{root}/{name}").st_mtime_ns != modified_ns:  # noqa: PTH116 (much slower with Path)
+            for name, times in zip(_names(kept, "folders"), kept["times"].tolist(), strict=True):
+                if list(times_of_change(os.stat(f"{root}/{name}"))) != times:  # noqa: PTH116 (much slower with Path)
                     return None
             return Dataset(
                 name=str(root),
@@ -54,21 +54,21 @@ def load(root: Path, key: str) -> Dataset | None:
                 fingerprint=described["fingerprint"],
                 notes=tuple(described["notes"]),
             )
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
+    except DAMAGE:
         return None
 
 
-def store(root: Path, key: str, dataset: Dataset, folders: Mapping[str, int], listed_ns: int) -> None:
+def store(root: Path, key: str, dataset: Dataset, folders: Mapping[str, tuple[int, int]], listed_ns: int) -> None:
     """Keep a dataset of files below `root`, if it is large and its folders have been still for a while.
 
     Args:
         root: the folder.
         key: what else the dataset depends on.
         dataset: made from the folder.
-        folders: time of modification of every folder that was listed, in nanoseconds.
+        folders: `times_of_change` of every folder that was listed.
         listed_ns: when the listing began.
     """
-    if sum(map(len, dataset.splits.values())) < SMALLEST or max(folders.values()) > listed_ns - _SETTLED_NS:
+    if sum(map(len, dataset.splits.values())) < SMALLEST or max(map(max, folders.values())) > listed_ns - _SETTLED_NS:
         return
     described = {
         "version": _VERSION,
@@ -80,7 +80,7 @@ def store(root: Path, key: str, dataset: Dataset, folders: Mapping[str, int], li
     }
     arrays: dict[str, Any] = {"described": np.frombuffer(json.dumps(described).encode(), np.uint8)}
     arrays |= _packed("folders", PackedNames.of(folders))
-    arrays["modified_ns"] = np.array(list(folders.values()), np.int64)
+    arrays["times"] = np.array(list(folders.values()), np.int64)
     for name, split in dataset.splits.items():
         assert isinstance(split, FileSplit)
         assert isinstance(split.images, FolderFiles)

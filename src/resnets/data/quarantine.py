@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from resnets.specs.errors import DataError
+from resnets.data.sources import read_file
+from resnets.specs.errors import DataError, ImageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -46,12 +48,12 @@ def read_list(path: Path) -> list[Quarantined]:
     Raises:
         DataError: it cannot be read or is damaged.
     """
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not os.path.lexists(path):
         return []
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
+    try:
+        document = json.loads(read_file(path).decode("utf-8-sig"))
+    except ImageError as error:
+        raise DataError(f"{path} cannot be read: {error}.") from error
     except (ValueError, RecursionError) as error:  # ValueError: not JSON, or not UTF-8
         raise DataError(f"{path} is not valid JSON ({error}). {_MEND}") from error
     return _entries(path, document)
@@ -92,9 +94,24 @@ def write_list(path: Path, entries: Iterable[Quarantined]) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        raise DataError(
-            f"{path} cannot be written: {error.strerror or error}. Name another file: --quarantine FILE."
-        ) from error
+        raise _unwritable(path, error) from error
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def check_place(path: Path) -> None:
+    """Refuse a path at which no list can be written.
+
+    Raises:
+        DataError: saying why.
+    """
+    try:
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}."):
+            pass
+    except OSError as error:
+        raise _unwritable(path, error) from error
+
+
+def _unwritable(path: Path, error: OSError) -> DataError:
+    return DataError(f"{path} cannot be written: {error.strerror or error}. Name another file: --quarantine FILE.")
