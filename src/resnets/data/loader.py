@@ -98,8 +98,10 @@ _Normalize = Callable[[UInt8[Tensor, "n channels height width"]], Float32[Tensor
 
 def to_device(decoded: DecodedBatch, normalize: _Normalize, device: torch.device) -> Batch:
     """Return a decoded batch on `device`, normalised there, in the memory format channels-last."""
-    # Only a GPU's copies come from memory that nobody writes to before they are done.
-    pixels = decoded.pixels.to(device, non_blocking=device.type == "cuda").permute(0, 3, 1, 2)
+    pixels, to_gpu = decoded.pixels, device.type == "cuda"
+    if to_gpu:  # a copy that torch keeps until the GPU has it; a worker may write to the original by then
+        pixels = pixels.pin_memory()
+    pixels = pixels.to(device, non_blocking=to_gpu).permute(0, 3, 1, 2)
     return Batch(
         images=normalize(pixels),
         labels=decoded.labels.to(device, non_blocking=True),

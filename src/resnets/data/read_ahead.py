@@ -55,11 +55,7 @@ class PixelFiles(TorchDataset[DecodedBatch]):
 
     def __getitem__(self, number: int) -> DecodedBatch:
         """Return the images of batch `number` that can be read."""
-        if get_worker_info() is None:
-            return self.decode(number, torch.empty(self.largest, dtype=torch.uint8))
-        # In memory that the run sees too, so that nothing is copied to send it.
-        storage = torch.UntypedStorage._new_shared(math.prod(self.largest))
-        return self.decode(number, torch.tensor([], dtype=torch.uint8).set_(storage).reshape(self.largest))
+        return self.decode(number, torch.empty(self.largest, dtype=torch.uint8))
 
     def decode(self, number: int, memory: UInt8[Tensor, "images height width channels"]) -> DecodedBatch:
         """Return the images of batch `number` that can be read, in the first places of `memory`."""
@@ -88,8 +84,7 @@ def decoded_batches(
     Raises:
         ResnetsError: A worker process died.
     """
-    # Pixels on their way to a GPU are copied to pinned memory by a thread, which may be late.
-    if not workers or device.type == "cuda":
+    if not workers:
         return read_ahead(files, numbers, workers=workers, device=device)
     return _registered(_in_turns(_Buffered(files, workers), numbers, workers, device))
 
