@@ -427,7 +427,7 @@ def prepare(
     folder. An interrupted preparation goes on behind its last finished shard.
 
     Args:
-        source: a folder of images, or of shards.
+        source: a folder of images, or of shards, or the address of shards on a web server.
         destination: a folder that does not exist, is empty, or holds what an interrupted preparation left.
         resize_px: shorter side of the larger images; 0 keeps every size.
         raw: store pixels, decoded once for all epochs, instead of JPEG.
@@ -444,6 +444,7 @@ def prepare(
     """
     from resnets.data.open import list_images
     from resnets.data.shard_index import Form
+    from resnets.data.shard_mirror import is_url, mirror
     from resnets.data.shard_writer import prepare as write_shards
 
     if not 0 <= resize_px <= LARGEST_PX:
@@ -452,7 +453,12 @@ def prepare(
         raise UserError(f"--quality is {quality}; JPEG's quality is between 1 and 100.")
     if not 1 <= shard_mb <= 100_000:
         raise UserError(f"--shard-mb is {shard_mb}; it is between 1 and 100,000.")
-    source, destination = Path(source).expanduser(), Path(destination).expanduser()
+    if is_url(str(destination)):
+        raise UserError(
+            f"{destination} is an address; the shards are written to a folder, which a web server can show."
+        )
+    source = mirror(str(source)) if is_url(str(source)) else Path(source).expanduser()
+    destination = Path(destination).expanduser()
     if destination.resolve().is_relative_to(source.resolve()):
         raise UserError(f"{destination} lies in {source}, whose images it is made of; choose a place outside it.")
     if raw:

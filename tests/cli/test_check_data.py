@@ -88,6 +88,7 @@ def test_json_is_all_there_is_on_stdout(photos, capsys):
         ([], "FOLDER"),
         (["photos", "--quarantine-kinds", "leaks"], "add --quarantine"),
         (["photos", "--quarantine", "--quarantine-kinds", "leek"], "Did you mean leaks"),
+        (["https://host/shards"], "https://host/shards is an address"),
         (["photos", "--max-aspect", "0"], "--max-aspect is 0.0"),
         (["photos", "--min-px", "many"], "invalid int value"),
     ],

@@ -31,6 +31,14 @@ def test_shards_are_made_and_said_to_be(capsys):
     assert "--data shards" in output
 
 
+def test_a_finished_set_is_said_to_be_left_as_it_is(capsys):
+    arguments = ["prepare", "photos", "shards", "--workers", "0"]
+    assert main(arguments) == 0
+    assert "finished before" not in capsys.readouterr().out
+    assert main(arguments) == 0
+    assert "shards was finished before, and is left as it is" in capsys.readouterr().out
+
+
 def test_json_is_one_document_and_a_second_time_changes_nothing(capsys):
     arguments = ["prepare", "photos", "shards", "--workers", "0", "--json"]
     assert main(arguments) == 0
@@ -78,6 +86,9 @@ def _with_small_shards(prepare):
         (["photos", "shards", "--shard-mb", "0"], "--shard-mb is 0"),
         (["photos", "shards", "--workers", "-2"], "workers"),
         (["photos", ""], "DST is empty"),
+        (["photos", "x" * 300], "cannot be written: File name too long"),
+        (["http://[::1", "shards"], "http://[::1/shards.json is no address"),
+        (["photos", "https://host/shards"], "https://host/shards is an address"),
         (["photos/cat", "shards"], "holds 40 images but no class folders"),
         (["photos", "photos/cat/0.png/x"], "lies in photos"),
     ],

@@ -164,6 +164,13 @@ def test_other_kinds_of_address_are_refused(url, tmp_path):
         _download(url, tmp_path / "file", checksum=CHECKSUM)
 
 
+@pytest.mark.parametrize("url", ["http://[::1", "https://me:secret@host/x"])
+def test_what_is_no_address_is_refused_and_a_password_not_repeated(url, tmp_path):
+    with pytest.raises(DataError) as refused:
+        _download(url, tmp_path / "file", checksum=CHECKSUM)
+    assert "secret" not in str(refused.value)
+
+
 def test_a_place_that_cannot_be_written_is_named(server, tmp_path):
     (tmp_path / "blocked").write_text("a file where a folder is needed")
     with pytest.raises(DataError, match="cannot be written"):

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset as TorchDataset
 
+import resnets
 from resnets.data import shard_index
 from resnets.data.folder import list_folder
 from resnets.data.open import dataset_spec_for, open_folder
@@ -154,6 +155,13 @@ def test_less_room_than_a_shard_takes_is_refused(server, monkeypatch):
     with pytest.raises(DataError, match=r"RESNETS_SHARD_CACHE_GB is 0\.00001, but the largest of these shards takes"):
         open_folder(ImageFolder(), mirror(url))
     assert not [path for path in asked if path.endswith(".tar")]
+
+
+def test_shards_of_a_server_are_prepared_as_those_of_a_folder(server, shards, tmp_path):
+    url, _ = server
+    resnets.prepare(url, tmp_path / "small", resize_px=8, raw=True, workers=0)
+    resnets.prepare(shards, tmp_path / "same", resize_px=8, raw=True, workers=0)
+    assert (tmp_path / "small" / DESCRIPTION).read_bytes() == (tmp_path / "same" / DESCRIPTION).read_bytes()
 
 
 def test_processes_that_start_at_once_get_the_same_index(server):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from resnets.cli import flags
@@ -38,6 +40,8 @@ def main(arguments: list[str]) -> int:
         parser.error("--quality is of JPEG, which is only written with --resize and without --raw")
     from resnets import api
 
+    # Unlike Path's, no error where the name is too long: that is said when it is written.
+    finished_before = os.path.isfile(Path(given.destination).expanduser() / "shards.json")  # noqa: PTH113
     index = api.prepare(
         given.source,
         given.destination,
@@ -51,13 +55,20 @@ def main(arguments: list[str]) -> int:
     if given.json:
         print(json_text(_report(given.destination, index)))
     else:
+        if finished_before:
+            print(
+                in_line(
+                    f"{given.destination} was finished before, and is left as it is; where images have changed since, "
+                    "remove it and run the command again"
+                )
+            )
         _print_result(given.destination, index)
     return 0
 
 
 def _parser() -> flags.Parser:
     parser = flags.Parser("prepare", DESCRIPTION, "SRC DST [options]", EPILOG)
-    parser.add_argument("source", metavar="SRC", help="a folder of images, or of shards")
+    parser.add_argument("source", metavar="SRC", help="a folder of images or shards, or shards' address")
     parser.add_argument("destination", metavar="DST", help="a new folder for the shards")
     group = parser.add_argument_group("what becomes of the images")
     group.add_argument("--resize", type=int, default=0, metavar="PX", help="shorter side of the larger images")

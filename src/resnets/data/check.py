@@ -23,7 +23,7 @@ from resnets.data.image_tree import read_shards, read_tree
 from resnets.data.quarantine import QUARANTINE_FILE, Quarantined, check_place, read_list, write_list
 from resnets.data.shards import holds_shards
 from resnets.data.worker_pool import cores, in_processes
-from resnets.specs.errors import SpecError, UserError, near_misses
+from resnets.specs.errors import DataError, SpecError, UserError, near_misses
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -101,7 +101,9 @@ def check_data(
     kinds = _kinds(quarantine_kinds)
     if kinds and not quarantine:
         raise UserError("--quarantine-kinds says what else goes on the list; add --quarantine to write one.")
-    root = Path(folder)
+    if str(folder).lower().startswith(("http://", "https://")):
+        raise DataError(f"{folder} is an address; check-data reads a folder of this machine. Fetch the shards first.")
+    root = Path(folder).expanduser()
     path = root / QUARANTINE_FILE if quarantine is True else Path(quarantine) if quarantine else None
     on_progress("listing the folder", 0, 0)
     known = read_list(root / QUARANTINE_FILE)

@@ -330,8 +330,16 @@ def _stop_above(limit_bytes: int, url: str, on_progress: Progress | None) -> Pro
 
 
 def _check_address(url: str) -> None:
-    if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
+    try:
+        parts = urllib.parse.urlsplit(url)
+    except ValueError as error:
+        raise DataError(f"{url} is no address ({error}).") from error
+    if parts.scheme not in ("http", "https"):
         raise DataError(f"{url} cannot be downloaded; an address begins with http:// or https://.")
+    if "@" in parts.netloc:  # not repeated, since messages end in logs
+        raise DataError(
+            f"The address on {parts.hostname} holds a name or a password, which are not used; leave them out."
+        )
 
 
 def _fetch_all(
@@ -391,7 +399,7 @@ def _request(url: str, start: int, authorization: str, timeout_s: float) -> http
                     return None
                 # The part is longer than the file: it is of another version.
                 return _request(url, 0, authorization, timeout_s)
-            reason = f"the server answers {error.code} {error.reason}"
+            reason = f"the server answers {error.code} {' '.join(str(error.reason).split())}"
             if error.code in _TRANSIENT_STATUS:
                 raise _TransientError(reason) from error
             raise DownloadError(f"{url} cannot be downloaded: {reason}.", error.code) from error
