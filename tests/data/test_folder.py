@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from resnets.data.listing import listed
-from resnets.data.open import open_folder
+from resnets.data.open import open_folder, open_test_folder
 from resnets.specs.data import ImageFolder
 from resnets.specs.errors import DataError
 
@@ -254,6 +254,15 @@ def test_real_photographs_open_with_their_classes(testdata):
     dataset = open_folder(ImageFolder(), testdata / "flowers")
     assert dataset.classes == ("daisy", "dandelion", "rose", "sunflower", "tulip")
     assert np.bincount(dataset.splits["validation"].labels).tolist() == [152, 210, 156, 146, 196]
+
+
+def test_a_class_that_the_quarantine_empties_is_said_to_be(tmp_path):
+    _fill(tmp_path, {"cat": 1, "dog": 3})
+    (tmp_path / "quarantine.json").write_text('{"version": 1, "images": [{"path": "cat/0.png"}]}')
+    with pytest.raises(DataError, match=r"class 'cat' to train on; .* quarantine\.json leaves out all images of"):
+        open_folder(ImageFolder(), tmp_path)
+    (note,) = [note for note in open_test_folder(tmp_path).notes if "quarantine" in note]
+    assert note.startswith("1 image of 4 is left out")
 
 
 def test_a_quarantined_name_may_be_spelt_in_another_unicode_form(tmp_path):

@@ -12,7 +12,8 @@ from PIL import Image
 from torch.utils.data import Dataset as TorchDataset
 
 import resnets
-from resnets.data import shard_index
+from resnets.data import shard_index, shard_mirror
+from resnets.data.download import download
 from resnets.data.folder import list_folder
 from resnets.data.open import dataset_spec_for, open_folder
 from resnets.data.read_ahead import read_ahead
@@ -147,6 +148,24 @@ def test_a_shard_that_another_process_removes_before_it_is_read_is_fetched_again
     split = open_folder(ImageFolder(), mirror(url)).splits["train"]
     assert read_all(split) == read_all(open_folder(ImageFolder(), shards).splits["train"])
     assert len(removed) == 3
+
+
+def test_a_shard_that_is_removed_while_a_process_waits_for_another_to_fetch_it_is_fetched_again(
+    server, shards, monkeypatch
+):
+    url, _ = server
+    split = open_folder(ImageFolder(), mirror(url)).splits["train"]
+    lost = []
+
+    def download_or_lose(*given, **named):
+        if len(lost) < 2:
+            lost.append(given)
+            raise DataError("cannot be written") from FileNotFoundError()
+        return download(*given, **named)
+
+    monkeypatch.setattr(shard_mirror, "download", download_or_lose)
+    assert read_all(split) == read_all(open_folder(ImageFolder(), shards).splits["train"])
+    assert len(lost) == 2
 
 
 def test_less_room_than_a_shard_takes_is_refused(server, monkeypatch):

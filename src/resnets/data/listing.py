@@ -50,6 +50,8 @@ class Listing:
     """What a person should know of it."""
     known_readable: bool = False
     """Whether every image has been decoded before."""
+    emptied: frozenset[str] = frozenset()
+    """Classes of which the quarantine leaves out every training image."""
     folders: dict[str, tuple[int, int]] = field(default_factory=dict)
     """`times_of_change` of every folder that was listed; of shards, none."""
 
@@ -75,13 +77,16 @@ class Listing:
         notes = list(self.notes)
         if count := _count(self.splits) - _count(splits):
             of_all = f"{counted(count, 'image')} of {_count(self.splits):,}"
-            notes.append(f"{of_all} are left out: quarantine.json in {self.name} names them and says why.")
+            verb, them = ("is", "it") if count == 1 else ("are", "them")
+            notes.append(f"{of_all} {verb} left out: quarantine.json in {self.name} names {them} and says why.")
         if unknown:
             notes.append(
                 f"quarantine.json in {self.name} names {counted(len(unknown), 'image')} that {self.name} does not have, "
                 f"as paths below it with forward slashes: {listed(unknown.values())}."
             )
-        return replace(self, splits=splits, notes=tuple(notes))
+        train = self.splits.get("train", {})
+        emptied = frozenset(name for name, paths in train.items() if paths and not splits["train"][name])
+        return replace(self, splits=splits, notes=tuple(notes), emptied=emptied)
 
 
 def _count(splits: dict[str, Files]) -> int:
@@ -208,7 +213,12 @@ def _check_train(listing: Listing, train: Files) -> None:
     if not train or len(empty) == len(train):
         raise DataError(f"{root} has no training images. {listing.expected}")
     if empty:
-        raise DataError(f"{root}: no image files for {_classes(empty)} to train on; add images or remove the folder.")
+        why = ""
+        if left_out := listing.emptied.intersection(empty):
+            why = f" quarantine.json leaves out all images of {_classes(sorted(left_out))}."
+        raise DataError(
+            f"{root}: no image files for {_classes(empty)} to train on; add images or remove the folder.{why}"
+        )
     if len(train) == 1:
         raise DataError(
             f"{root} has a single class, {next(iter(train))!r}; a classifier needs two. If the classes are folders "

@@ -93,13 +93,18 @@ class Origin:
         """
         shard = self.shards[number]
         self._make_room(shard.bytes)
-        download(
-            f"{self.url}/{shard.file}",
-            self.folder / shard.file,
-            checksum=f"sha256:{shard.sha256}",
-            limit_bytes=shard.bytes,
-            attempts=_ATTEMPTS,
-        )
+        try:
+            download(
+                f"{self.url}/{shard.file}",
+                self.folder / shard.file,
+                checksum=f"sha256:{shard.sha256}",
+                limit_bytes=shard.bytes,
+                attempts=_ATTEMPTS,
+            )
+        except DataError as error:
+            # Fetched by one process and removed by another, to make room, while this one waited: the caller sees that.
+            if not isinstance(error.__cause__, FileNotFoundError):
+                raise
 
     def _make_room(self, needed: int) -> None:
         limit = _limit_bytes()
