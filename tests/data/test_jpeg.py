@@ -84,6 +84,10 @@ def with_bytes(content, marker, offset, new):
     return content[:place] + new + content[place + len(new) :]
 
 
+def with_segment(content, marker, data):
+    return content[:2] + bytes((0xFF, marker)) + (len(data) + 2).to_bytes(2) + data + content[2:]
+
+
 FRAME = b"\xff\xc0"
 LEFT_TO_PILLOW = {
     "progressive": lambda: saved(photo_like(70, 65), progressive=True),
@@ -102,6 +106,10 @@ LEFT_TO_PILLOW = {
     "marker in the scan": lambda: with_bytes(saved(photo_like(70, 65)), b"\xff\xda", 400, b"\xff\xc0"),
     "JFIF version": lambda: with_bytes(saved(photo_like(70, 65)), b"JFIF", 5, b"\x02"),
     "Adobe colours": lambda: with_bytes(saved(photo_like(70, 65), keep_rgb=True), b"Adobe", 11, b"\x02"),
+    "short JFIF": lambda: with_segment(saved(photo_like(70, 65)), 0xE0, b"JFIF\0\1"),
+    "short profile": lambda: with_segment(saved(photo_like(70, 65)), 0xE2, b"ICC_PROFILE\0\1"),
+    "65,501 rows": lambda: with_bytes(saved(photo_like(70, 65)), FRAME, 5, (65_501).to_bytes(2)),
+    "65,501 columns": lambda: with_bytes(saved(photo_like(70, 65)), FRAME, 7, (65_501).to_bytes(2)),
     "part of a scan": lambda: with_bytes(saved(photo_like(70, 65)), b"\xff\xda", 12, b"\x05"),
 }
 
@@ -136,3 +144,36 @@ def test_damage_that_no_decoder_can_go_on_from_is_an_error():
     broken = with_bytes(content[: tables[0]] + content[tables[0] :], b"\xff\xc4", 5, b"\xff" * 16)
     with pytest.raises(ImageError, match="damaged"):
         parsed(broken).rows(65, 1)
+
+
+PROFILE = b"ICC_PROFILE\0\1\1" + bytes(40)
+SEEN_BY_PILLOW = {
+    "two first parts of a profile": (0xE2, PROFILE, 0xE2, PROFILE),
+    "a part of a profile that lacks others": (0xE2, b"ICC_PROFILE\0\2\3" + bytes(40)),
+    "a profile without content": (0xE2, PROFILE[:14]),
+    "a list of images that ends early": (0xE2, b"MPF\0II*\0\x08\0\0\0\3\0"),
+    "an image resource that ends early": (0xED, b"Photoshop 3.0\x008BIM\3\xed"),
+    "an image resource without data": (0xED, b"Photoshop 3.0\x008BIM\3\xed\0\0\0\0\0\x10"),
+    "a comment": (0xFE, b"a comment"),
+}
+
+
+@pytest.mark.parametrize("kind", SEEN_BY_PILLOW)
+def test_application_data_is_no_reason_to_refuse_what_pillow_reads_or_to_read_what_it_refuses(kind):
+    content = saved(photo_like(70, 65))
+    segments = SEEN_BY_PILLOW[kind]
+    for marker, data in zip(segments[::2], segments[1::2], strict=True):
+        content = with_segment(content, marker, data)
+    assert answer(lambda: read_image(content).crop((3, 0, 70, 30))) == answer(lambda: first_rows(content))
+
+
+def first_rows(content):
+    with open_encoded(content, color="rgb") as image:
+        return image.pixels(Window(1, 3, 0, 70, 30))
+
+
+def answer(read):
+    try:
+        return np.asarray(read()).tolist()
+    except ImageError as error:
+        return str(error)

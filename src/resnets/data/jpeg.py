@@ -36,7 +36,7 @@ JPEG_MAGIC = b"\xff\xd8\xff"
 _BASELINE, _EXTENDED = 0xC0, 0xC1
 _TABLES_AMONG_FRAMES = frozenset({0xC4, 0xC8, 0xCC})
 _START_OF_SCAN = 0xDA
-_APPLICATION_0, _APPLICATION_1, _APPLICATION_14 = 0xE0, 0xE1, 0xEE
+_APPLICATION_0, _APPLICATION_1, _APPLICATION_2, _APPLICATION_13, _APPLICATION_14 = 0xE0, 0xE1, 0xE2, 0xED, 0xEE
 _END_OF_IMAGE = b"\xff\xd9"
 # In a scan, a zero or the number of a restart follows 255, or another 255.
 _MARKER_AFTER_SCAN = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
@@ -44,6 +44,8 @@ _MARKER_AFTER_SCAN = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 _SAMPLINGS = frozenset({0x11, 0x21, 0x12, 0x22, 0x41})
 _ROWS_A_BLOCK = 16
 """Most rows that are coded together at these samplings."""
+_LARGEST_SIDE = 65_500
+"""Of libjpeg, in pixels. A larger height would be refused, and would not be where decoding ends further up."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,7 +61,7 @@ class SequentialJpeg:
     height_at: int
     """Where the header says the height, in two bytes."""
     has_application_data: bool
-    """Whether EXIF or XMP data may ask for a rotation."""
+    """Whether there is EXIF data and the like, in which Pillow may find a rotation, or a reason to refuse the file."""
 
     @classmethod
     def parse(cls, content: bytes) -> SequentialJpeg | None:
@@ -97,7 +99,7 @@ class SequentialJpeg:
                 frame_at = place
             if _is_odd_application(marker, content[place + 4 : min(end, place + 20)]):
                 return None
-            has_application_data |= marker == _APPLICATION_1
+            has_application_data |= _is_read_by_pillow(marker, content[place + 4 : min(end, place + 20)])
             place = end
         return None
 
@@ -146,7 +148,11 @@ def divisors(width: int, height: int) -> tuple[int, ...]:
 
 def _is_usual_frame(frame: bytes) -> bool:
     """Return whether the decoder reads this kind of frame: 8 bits, a size, one or three components, usual sampling."""
-    if len(frame) < 6 or frame[0] != 8 or not any(frame[1:3]) or not any(frame[3:5]):
+    if (
+        len(frame) < 6
+        or frame[0] != 8
+        or not all(0 < side <= _LARGEST_SIDE for side in struct.unpack(">HH", frame[1:5]))
+    ):
         return False
     samplings = frame[7::3]
     if len(frame) != 6 + 3 * frame[5]:
@@ -155,10 +161,21 @@ def _is_usual_frame(frame: bytes) -> bool:
 
 
 def _is_odd_application(marker: int, data: bytes) -> bool:
-    """Return whether these bytes make the decoder warn before it begins, which it cannot be told to ignore."""
-    if marker == _APPLICATION_0 and data.startswith(b"JFIF\0"):
-        return data[5:6] != b"\x01"  # the version of JFIF
+    """Return whether these bytes make the decoder warn, which it cannot be told to ignore, or make Pillow refuse."""
+    if marker == _APPLICATION_0 and data.startswith(b"JFIF"):
+        return len(data) < 7 or data[4:6] != b"\0\1"  # the version of JFIF
+    if marker == _APPLICATION_2 and data.startswith(b"ICC_PROFILE\0"):
+        return len(data) < 14  # which part of how many
     return marker == _APPLICATION_14 and data.startswith(b"Adobe") and data[11:12] not in (b"\0", b"\1")  # the colours
+
+
+def _is_read_by_pillow(marker: int, data: bytes) -> bool:
+    """Return whether Pillow looks into this application data: EXIF and XMP, several images in one, Photoshop's."""
+    return (
+        marker == _APPLICATION_1
+        or (marker == _APPLICATION_2 and data.startswith(b"MPF\0"))
+        or (marker == _APPLICATION_13 and data.startswith(b"Photoshop"))
+    )
 
 
 def _is_whole_scan(scan: bytes, components: int) -> bool:

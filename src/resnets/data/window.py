@@ -110,6 +110,7 @@ class _FastImage(EncodedImage):
             raise ImageError(too_large(f"{jpeg.width} x {jpeg.height}", max_pixels))
         self._jpeg = jpeg
         self._color: Color = color
+        self._max_pixels = max_pixels
         self._orientation = _jpeg_orientation(jpeg, max_pixels)
         self.width, self.height = jpeg.width, jpeg.height
         if self._orientation in SIDEWAYS:
@@ -126,7 +127,11 @@ class _FastImage(EncodedImage):
             top, bottom = height - bottom, height - top
         if from_right:
             left, right = width - right, width - left
-        part = _in_color(self._jpeg.rows(bottom, divisor)[top:bottom, left:right], self._color)
+        try:
+            rows = self._jpeg.rows(bottom, divisor)
+        except ImageError:  # Pillow has the last word: it reads some files that are only odd, such as in their profile
+            return _PillowImage(io.BytesIO(self._jpeg.content), self._color, self._max_pixels).pixels(window)
+        part = _in_color(rows[top:bottom, left:right], self._color)
         part = part[:: -1 if from_below else 1, :: -1 if from_right else 1]
         return part.swapaxes(0, 1) if exchanged else part
 
