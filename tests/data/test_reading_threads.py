@@ -1,5 +1,7 @@
 """Threads that read between computations: results in order, torch's own threads as they were."""
 
+import multiprocessing
+import os
 import threading
 
 import numpy as np
@@ -52,3 +54,19 @@ def test_threads_of_torch_may_change_between_calls(threads):
 def test_a_defect_comes_out(threads):
     with pytest.raises(ZeroDivisionError):
         in_threads(lambda item: 1 // item, range(9))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are not forked here")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork")
+def test_a_forked_process_reads_with_threads_of_its_own(threads):
+    assert in_threads(abs, range(9)) == list(range(9))
+    child = multiprocessing.get_context("fork").Process(target=_read_and_exit)
+    child.start()
+    child.join(20)
+    ended = child.exitcode
+    child.kill()
+    assert ended == 0
+
+
+def _read_and_exit():
+    os._exit(0 if in_threads(abs, range(9)) == list(range(9)) else 1)

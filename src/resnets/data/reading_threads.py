@@ -7,6 +7,7 @@ a core away while the net computes.
 from __future__ import annotations
 
 import functools
+import os
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -45,3 +46,8 @@ def _threads(count: int) -> ThreadPoolExecutor:
     # What is set is of the thread that sets it, and the default of threads to come.
     torch.set_num_threads(count)
     return pool
+
+
+if hasattr(os, "register_at_fork"):
+    # A process that is forked has none of the threads, and would wait for them for ever.
+    os.register_at_fork(after_in_child=_threads.cache_clear)
