@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import resnets
 from resnets.data.sources import FolderFiles
 from resnets.specs.errors import ImageError, UserError
-from resnets.studies.commands import with_flags
+from resnets.studies.commands import with_flags, without_flag
 from resnets.studies.diagnosis import Measured
 from resnets.studies.trial import Rate
 from resnets.studies.trial_images import (
@@ -191,6 +191,14 @@ def test_a_flag_takes_the_place_of_the_one_before():
     changed = with_flags(words, [("--workers", "4"), ("--model.blocks", "3", "4"), ("--precision", "bf16"), ("--new",)])
     assert " ".join(changed) == "train x --workers 4 --model.blocks 3 4 --seed 3 --precision bf16 --data d --new"
     assert with_flags(changed, [("--workers", "4")]) == changed
+
+
+def test_the_recipe_behind_a_flag_stays():
+    words = ["resnets", "train", "--workers", "1", "folder.scratch", "--data", "d", "schedule:cosine"]
+    changed = with_flags(words, [("--workers", "4"), ("--data", "e")])
+    assert " ".join(changed) == "resnets train --workers 4 folder.scratch --data e schedule:cosine"
+    for flags in (["--seconds", "5"], ["--seconds=5"]):
+        assert without_flag([*flags, "folder.scratch"], "--seconds", values=1) == ["folder.scratch"]
 
 
 def test_a_run_of_small_images_in_memory_has_no_disk(tmp_path, monkeypatch):

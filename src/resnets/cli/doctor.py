@@ -54,7 +54,7 @@ def main(arguments: list[str]) -> int:
     from resnets.studies.doctor import doctor
 
     words = ["resnets", "train", *arguments]
-    for name, values in (("--seconds", True), ("--compile-trial", False), ("--json", False), ("--quiet", False)):
+    for name, values in (("--seconds", 1), ("--compile-trial", 0), ("--json", 0), ("--debug", 0), ("--quiet", 0)):
         words = without_flag(words, name, values=values)
     examination = doctor(
         spec,

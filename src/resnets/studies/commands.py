@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 def with_flags(words: Sequence[str], flags: Iterable[tuple[str, ...]]) -> list[str]:
     """Return the words of a command with flags set, each in the place of what it was before, else at the end.
 
+    A flag that is there already has as many values as it gets.
+
     Args:
         words: what was typed.
         flags: a name with dashes and its values each.
@@ -22,23 +24,28 @@ def with_flags(words: Sequence[str], flags: Iterable[tuple[str, ...]]) -> list[s
     result = list(words)
     for name, *values in flags:
         place = next((place for place, word in enumerate(result) if word.partition("=")[0] == name), len(result))
-        before = without_flag(result[:place], name, values=bool(values))
-        result = [*before, name, *values, *without_flag(result[place:], name, values=bool(values))]
+        before = without_flag(result[:place], name, values=len(values))
+        result = [*before, name, *values, *without_flag(result[place:], name, values=len(values))]
     return result
 
 
-def without_flag(words: Sequence[str], name: str, *, values: bool) -> list[str]:
-    """Return the words without a flag; with `values`, without what follows it too, up to the next flag.
+def without_flag(words: Sequence[str], name: str, *, values: int) -> list[str]:
+    """Return the words without a flag and its values: so many of the words that follow, but no other flag.
 
-    >>> without_flag(["a", "--model.blocks", "3", "4", "--seed", "-1"], "--model.blocks", values=True)
+    >>> without_flag(["a", "--model.blocks", "3", "4", "--seed", "-1"], "--model.blocks", values=2)
     ['a', '--seed', '-1']
+    >>> without_flag(["--seconds", "5", "folder.scratch"], "--seconds", values=1)
+    ['folder.scratch']
     """
     kept: list[str] = []
-    within = False
+    left = 0
     for word in words:
-        is_flag = word.startswith("--")
-        within = values and (word == name or (within and not is_flag))
-        if not within and word.partition("=")[0] != name:
+        left = 0 if word.startswith("--") else left
+        if word.partition("=")[0] == name:
+            left = values if word == name else 0
+        elif left:
+            left -= 1
+        else:
             kept.append(word)
     return kept
 
