@@ -88,6 +88,24 @@ def test_busy_neighbours_are_no_warning_where_enough_cores_are_left():
     assert states["other programs"] == "note"
 
 
+def test_what_counts_are_the_cores_that_this_process_may_use():
+    facts = dataclasses.replace(SOUND, cores=2, threads=2, load=Load(busy_cores=2.0, busy_here=2.0, neighbours=()))
+    findings = {finding.subject: finding for finding in machine_findings(facts)}
+    assert findings["other programs"].state == "warning"
+    assert "of the 2 cores that this process may use, they keep 2.0 busy" in findings["other programs"].text
+    assert "2 of 8 cores" in findings["processor"].text
+    beside = dataclasses.replace(facts, load=Load(busy_cores=6.0, busy_here=0.0, neighbours=()))
+    assert {one.subject: one.state for one in machine_findings(beside)}["other programs"] == "note"
+
+
+def test_one_thread_waits_for_no_other():
+    facts = dataclasses.replace(SOUND, cores=1, machine_cores=1, physical_cores=1, threads=1)
+    busy = dataclasses.replace(facts, load=Load(busy_cores=1.0, neighbours=()))
+    finding = next(finding for finding in machine_findings(busy) if finding.subject == "other programs")
+    assert finding.state == "warning"
+    assert "OMP_WAIT_POLICY" not in finding.fix
+
+
 def write(path, text):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
@@ -97,20 +115,27 @@ def test_the_load_is_what_others_computed_meanwhile(tmp_path):
     ticks = os.sysconf("SC_CLK_TCK")
 
     def write_system(user, ours, theirs):
-        write(tmp_path / "stat", f"cpu {user} 0 0 5000 100 0 0 0 30 0\ncpu0 1 2 3\n")
+        write(tmp_path / "stat", f"cpu {user} 0 0 5000 100 0 0 0 30 0\ncpu0 1 2 3\ncpu1 {user // 2} 0 3 9\nintr 7\n")
         write(tmp_path / str(os.getpid()) / "stat", f"{os.getpid()} (me) R {'0 ' * 10}{ours} 0 0")
         write(tmp_path / "77" / "stat", f"77 (a (b) c) R {'0 ' * 10}{theirs} {theirs} 0 0")
         write(tmp_path / "78" / "stat", f"78 (idle) S {'0 ' * 10}5 5 0 0")
 
     write_system(1000, 0, 0)
-    load = load_of_others(tmp_path, seconds=1.0, wait=lambda _: write_system(1000 + 2 * ticks, 9 * ticks, ticks))
+    load = load_of_others(
+        tmp_path, seconds=1.0, wait=lambda _: write_system(1000 + 2 * ticks, 9 * ticks, ticks), usable=[1]
+    )
     assert load is not None
     assert load.busy_cores == pytest.approx(2.0)
+    assert load.busy_here == pytest.approx(1.0)
     assert load.neighbours == (Neighbour(pid=77, name="a (b) c", cores=2.0),)
 
 
 def test_a_system_that_does_not_tell_the_load_gives_none(tmp_path):
     assert load_of_others(tmp_path, wait=lambda _: None) is None
+    write(tmp_path / "stat", "cpu 1 2 3 4\n")
+    load = load_of_others(tmp_path, wait=lambda _: None, usable=[0])
+    assert load is not None
+    assert load.busy_here is None
 
 
 @pytest.mark.parametrize(

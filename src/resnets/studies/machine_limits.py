@@ -80,7 +80,9 @@ def _devices(facts: MachineFacts) -> Iterator[Finding]:
 
 def _cores(facts: MachineFacts) -> Iterator[Finding]:
     hyper = facts.physical_cores is not None and facts.physical_cores < facts.cores
-    text = f"{facts.processor}, {counted(facts.cores, 'thread' if hyper else 'core')}"
+    confined = f"{facts.cores} of " if facts.cores < facts.machine_cores else ""
+    there = facts.machine_cores if confined else facts.cores
+    text = f"{facts.processor}, {confined}{counted(there, 'thread' if hyper else 'core')}"
     text += f" on {counted(facts.physical_cores or 0, 'core')}" if hyper else ""
     text += f"; torch computes with {facts.threads}"
     set_to = "".join(f"; {name}={value}" for name, value in facts.variables.items())
@@ -112,11 +114,15 @@ def _neighbours(facts: MachineFacts) -> Iterator[Finding]:
     )
     text = f"they keep {of} busy"
     text += f": {busiest}" if busiest else "; which ones cannot be seen from here"
-    if load.busy_cores + min(facts.threads, facts.cores) <= facts.machine_cores + _BUSY_CORES:
+    busy, cores = load.busy_cores, facts.machine_cores
+    if load.busy_here is not None and facts.cores < facts.machine_cores:  # the others are of no use to this process
+        busy, cores = load.busy_here, facts.cores
+        text += f"; of the {counted(cores, 'core')} that this process may use, they keep {busy:.1f} busy"
+    if busy + min(facts.threads, facts.cores) <= cores + _BUSY_CORES:
         yield Finding(subject="other programs", state="note", text=f"{text}; enough cores are left")
         return
     fix = "wait for them, or stop them"
-    if facts.variables.get("OMP_WAIT_POLICY", "").upper() != "PASSIVE":
+    if facts.threads > 1 and facts.variables.get("OMP_WAIT_POLICY", "").upper() != "PASSIVE":
         fix += "; else start with OMP_WAIT_POLICY=PASSIVE, so that threads that wait leave their core"
     yield Finding(subject="other programs", state="warning", text=text, fix=fix)
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
 _MOMENT_SECONDS = 0.5
 _IDLE_FIELDS = (3, 4)  # idle, iowait
@@ -34,10 +35,16 @@ class Load:
     """Cores that were busy, whoever kept them so; in a container, with programs outside too."""
     neighbours: tuple[Neighbour, ...]
     """The processes that can be seen, the busiest first."""
+    busy_here: float | None = None
+    """Of the cores that this process may run on, how many were busy; None where the system does not say."""
 
 
 def load_of_others(
-    proc: Path = Path("/proc"), *, seconds: float = _MOMENT_SECONDS, wait: Callable[[float], None] = time.sleep
+    proc: Path = Path("/proc"),
+    *,
+    seconds: float = _MOMENT_SECONDS,
+    wait: Callable[[float], None] = time.sleep,
+    usable: Collection[int] | None = None,
 ) -> Load | None:
     """Return what others computed while this process waited; None where the system does not say.
 
@@ -45,14 +52,15 @@ def load_of_others(
         proc: folder with the system's figures.
         seconds: how long to look.
         wait: waits so long.
+        usable: numbers of the cores that this process may run on; None asks the system.
     """
     before, started = _busy_ticks(proc), time.perf_counter()
-    if before is None:
+    if "cpu" not in before:
         return None
     processes = _ticks_of_processes(proc)
     wait(seconds)
     after, elapsed = _busy_ticks(proc), max(time.perf_counter() - started, seconds)
-    if after is None:
+    if "cpu" not in after:
         return None
     a_second = _ticks_a_second()
     neighbours = [
@@ -61,21 +69,37 @@ def load_of_others(
         if pid in processes and pid != os.getpid() and ticks > processes[pid][1]
     ]
     neighbours.sort(key=lambda neighbour: -neighbour.cores)
-    return Load(busy_cores=round((after - before) / a_second / elapsed, 2), neighbours=tuple(neighbours[:5]))
+    usable = _usable() if usable is None else usable
+    names = {f"cpu{number}" for number in usable}
+
+    def busy(names: Collection[str]) -> float:
+        return round(sum(after[name] - before[name] for name in names) / a_second / elapsed, 2)
+
+    return Load(
+        busy_cores=busy(["cpu"]),
+        neighbours=tuple(neighbours[:5]),
+        busy_here=busy(names) if names and names <= before.keys() & after.keys() else None,
+    )
+
+
+def _usable() -> Collection[int]:
+    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else ()
 
 
 def _ticks_a_second() -> int:
     return os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
 
 
-def _busy_ticks(proc: Path) -> int | None:
-    try:
-        line = (proc / "stat").read_text(encoding="ascii").partition("\n")[0]
-        values = [int(word) for word in line.split()[1:]]
-    except (OSError, ValueError):
-        return None
-    left_out = (*_IDLE_FIELDS, *_GUEST_FIELDS)
-    return sum(value for place, value in enumerate(values) if place not in left_out) if values else None
+def _busy_ticks(proc: Path) -> dict[str, int]:
+    """Return the ticks in which each core was busy ("cpu0", ...), and all of them ("cpu"), as far as they are known."""
+    found = {}
+    with suppress(OSError, ValueError):
+        for line in (proc / "stat").read_text(encoding="ascii").splitlines():
+            name, *words = line.split()
+            if name.startswith("cpu"):
+                left_out = (*_IDLE_FIELDS, *_GUEST_FIELDS)
+                found[name] = sum(int(word) for place, word in enumerate(words) if place not in left_out)
+    return found
 
 
 def _ticks_of_processes(proc: Path) -> dict[int, tuple[str, int]]:
