@@ -3,6 +3,7 @@
 import dataclasses
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from resnets.data.sources import FolderFiles
 from resnets.specs.errors import ImageError, UserError
 from resnets.studies.commands import with_flags, without_flag
 from resnets.studies.diagnosis import Measured
+from resnets.studies.doctor import _places as places_of
 from resnets.studies.trial import Rate
 from resnets.studies.trial_images import (
     ImagesInMemory,
@@ -23,7 +25,7 @@ from resnets.studies.trial_images import (
     make_smaller,
     read_images,
 )
-from resnets.studies.trial_options import fewer_workers, more_workers
+from resnets.studies.trial_options import Option, fewer_workers, more_workers
 
 
 def rate(images_per_second, waiting_share=0.0):
@@ -199,6 +201,26 @@ def test_the_recipe_behind_a_flag_stays():
     assert " ".join(changed) == "resnets train --workers 4 folder.scratch --data e schedule:cosine"
     for flags in (["--seconds", "5"], ["--seconds=5"]):
         assert without_flag([*flags, "folder.scratch"], "--seconds", values=1) == ["folder.scratch"]
+
+
+@pytest.mark.parametrize(
+    ("data", "made", "copied"),
+    [
+        ("my photos", "my photos-73-raw", "/dev/shm/my photos"),
+        (".", "{here}-73-raw", "/dev/shm/{name}"),
+        ("..", "{above}-73-raw", "/dev/shm/{above.name}"),
+        ("/", "/data-73-raw", "/dev/shm/data"),
+    ],
+)
+def test_every_folder_has_a_name_for_what_is_made_of_it(tmp_path, monkeypatch, data, made, copied):
+    here = tmp_path / "photos"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    prepare = ("resnets", "prepare", "DATA", "FOLDER", "--resize", "73", "--raw")
+    option = Option(kind="raw", label="raw", flags=(), change=lambda parts: parts, prepare=(prepare,))
+    words = {"here": here.resolve(), "name": here.name, "above": tmp_path.resolve()}
+    places = places_of(option, Path(data))
+    assert places == {"DATA": data, "FOLDER": made.format(**words), "/dev/shm/FOLDER": copied.format(**words)}
 
 
 def test_a_run_of_small_images_in_memory_has_no_disk(tmp_path, monkeypatch):

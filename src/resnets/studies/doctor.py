@@ -238,12 +238,14 @@ def _places(option: Option, folder: Path | None) -> dict[str, str]:
     """Return what stands for the data, and for the folder that is made from them."""
     if folder is None:
         return {}
+    named = folder if folder.name not in ("", "..") else folder.resolve()  # such as the folder in which we are
+    name = named.name or "data"
     made = folder
     for command in option.prepare:
         if "--resize" in command:
             side, raw = command[command.index("--resize") + 1], "-raw" * ("--raw" in command)
-            made = folder.with_name(f"{folder.name or 'data'}-{side}{raw}")
-    return {"DATA": str(folder), "FOLDER": str(made), "/dev/shm/FOLDER": f"/dev/shm/{folder.name}"}
+            made = named.parent / f"{name}-{side}{raw}"
+    return {"DATA": str(folder), "FOLDER": str(made), "/dev/shm/FOLDER": f"/dev/shm/{name}"}
 
 
 def _notes(measured: Measured, course: Course) -> list[str]:
