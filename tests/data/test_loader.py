@@ -342,3 +342,15 @@ def test_memory_that_is_used_again_holds_each_batch_until_the_next_is_taken(spli
         np.testing.assert_array_equal(batch.indices.numpy(), batches[number])
         places.add(batch.pixels.data_ptr())
     assert len(places) == 3 * workers
+
+
+def test_shared_memory_that_is_full_is_said_in_a_line(split, monkeypatch):
+    def refused(size):
+        raise RuntimeError(
+            f"unable to allocate shared memory(shm) for file </torch_1_{size}>: No space left on device (28)"
+        )
+
+    monkeypatch.setattr(torch.UntypedStorage, "_new_shared", refused)
+    batches = training_batches(split, preprocessor_for(), run_of(), device=CPU, channels_last=True, workers=2)
+    with pytest.raises(ResnetsError, match=r"2 workers .* MiB of shared memory.* --workers 2 .*--shm-size"):
+        next(batches.batches(0))

@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader, get_worker_info
 from torch.utils.data import Dataset as TorchDataset
 
 from resnets.data.splits import Skipped
-from resnets.specs.errors import ResnetsError, UserError
+from resnets.specs.errors import ResnetsError, UserError, counted
 
 T = TypeVar("T")
 
@@ -82,7 +82,7 @@ def decoded_batches(
     """Do what `read_ahead` does; each batch has to be used or copied before the next is taken.
 
     Raises:
-        ResnetsError: A worker process died.
+        ResnetsError: A worker process died, or there is no shared memory for the batches.
     """
     if not workers:
         return read_ahead(files, numbers, workers=workers, device=device)
@@ -151,7 +151,10 @@ class _Buffered(TorchDataset[_Sent]):
         self._files = files
         self._turns = itertools.count()
         shape = (workers * (_READ_AHEAD + 1), *files.largest)
-        storage = torch.UntypedStorage._new_shared(math.prod(shape))
+        try:
+            storage = torch.UntypedStorage._new_shared(math.prod(shape))
+        except (RuntimeError, OSError) as error:
+            raise _no_room(math.prod(shape), workers) from error
         self._buffers = torch.tensor([], dtype=torch.uint8).set_(storage).reshape(shape)
 
     def __getitem__(self, number: int) -> _Sent:
@@ -240,6 +243,14 @@ def _tells_of_death(error: RuntimeError | OSError | EOFError) -> bool:
     if isinstance(error, RuntimeError):
         return str(error).startswith("DataLoader worker")
     return isinstance(error, ConnectionError | EOFError | FileNotFoundError) and "Caught" not in str(error)
+
+
+def _no_room(number_of_bytes: int, workers: int) -> ResnetsError:
+    return ResnetsError(
+        f"The batches that {counted(workers, 'worker')} would read ahead take {number_of_bytes / 2**20:.0f} MiB of shared "
+        f"memory, and /dev/shm has no room for them. Choose fewer than --workers {workers} (0 reads in the run's own "
+        "process), or give a container more of it: docker run --shm-size=8g (or --ipc=host)."
+    )
 
 
 def _worker_death(error: RuntimeError | OSError | EOFError, workers: int) -> ResnetsError:
