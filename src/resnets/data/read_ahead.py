@@ -8,8 +8,10 @@ the system clears every page of it first.
 import atexit
 import itertools
 import math
+import os
 import signal
 import threading
+import time
 import weakref
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
@@ -29,6 +31,8 @@ T = TypeVar("T")
 
 TERMINATION_GRACE_SECONDS = 30
 """How long a worker goes on after SIGTERM, so that the run it belongs to can finish its step and save."""
+
+_SECONDS_BETWEEN_LOOKS = 5.0
 
 _READ_AHEAD = 2
 """Batches that a worker makes before the first of them is taken."""
@@ -230,9 +234,21 @@ def _iterator_without_child_signal(loader: DataLoader[T]) -> Iterator[T]:
 
 def _start_worker(_: int) -> None:
     """Leave signals to the parent: a terminal and a scheduler send them to every process of the run."""
+    threading.Thread(target=_end_after, args=(os.getppid(),), daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "SIGALRM"):
         signal.signal(signal.SIGTERM, lambda *_: signal.alarm(TERMINATION_GRACE_SECONDS))
+
+
+def _end_after(parent: int) -> None:
+    """End this process soon after its parent, which may have been killed.
+
+    torch notices that too, but then waits until what was made has been sent: for ever, if that is more than a pipe
+    holds, for the end that nobody reads is open in the worker as well.
+    """
+    while os.getppid() == parent:
+        time.sleep(_SECONDS_BETWEEN_LOOKS)
+    os._exit(1)
 
 
 def _tells_of_death(error: RuntimeError | OSError | EOFError) -> bool:
