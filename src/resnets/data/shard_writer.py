@@ -57,7 +57,10 @@ if TYPE_CHECKING:
 _WORK = ".prepare"
 _PLAN = "plan.json"
 _LOCK = "lock"
-_IMAGES_A_CHUNK = 32
+# What a worker sends at once. Several chunks of each worker are in memory, twice while they are sent: of small images
+# many make it fast, of photographs as they are few are large enough.
+_SMALL_IMAGES_A_CHUNK, _IMAGES_A_CHUNK = 32, 4
+_SMALL_PX = 512
 _BLOCK = tarfile.BLOCKSIZE
 _LONGEST_JPEG_PX = 65_500
 
@@ -346,10 +349,15 @@ class _Encoded(TorchDataset[list[_Outcome]]):
 
     def __init__(self, split: _Split, numbers: Int64[np.ndarray, " n"], form: Form) -> None:
         self._split, self._numbers, self._form = split, numbers, form
+        self._at_once = _SMALL_IMAGES_A_CHUNK if 0 < form.resize_px <= _SMALL_PX else _IMAGES_A_CHUNK
+
+    def __len__(self) -> int:
+        """Return the number of chunks."""
+        return -(-len(self._numbers) // self._at_once)
 
     def __getitem__(self, chunk: int) -> list[_Outcome]:
-        first = chunk * _IMAGES_A_CHUNK
-        return [self._outcome(number) for number in self._numbers[first : first + _IMAGES_A_CHUNK].tolist()]
+        first = chunk * self._at_once
+        return [self._outcome(number) for number in self._numbers[first : first + self._at_once].tolist()]
 
     def _outcome(self, number: int) -> _Outcome:
         extension = Path(self._split.names[number]).suffix.lower()
@@ -366,10 +374,8 @@ class _Encoded(TorchDataset[list[_Outcome]]):
 def _outcomes(
     split: _Split, numbers: Int64[np.ndarray, " n"], form: Form, workers: int
 ) -> Iterator[tuple[int, _Outcome]]:
-    chunks = -(-len(numbers) // _IMAGES_A_CHUNK)
-    encoded = read_ahead(
-        _Encoded(split, numbers, form), range(chunks), workers=min(workers, chunks), device=torch.device("cpu")
-    )
+    images = _Encoded(split, numbers, form)
+    encoded = read_ahead(images, range(len(images)), workers=min(workers, len(images)), device=torch.device("cpu"))
     try:
         outcomes = (outcome for chunk in encoded for outcome in chunk)
         yield from zip(numbers.tolist(), outcomes, strict=True)
