@@ -107,6 +107,14 @@ def test_more_workers_are_tried_up_to_what_the_model_needs():
     assert fewer_workers(1, measured(load=800, model=100, workers=1)) == []
 
 
+def test_a_net_that_shares_its_cores_with_workers_is_tried_without_any():
+    crowded = measured(load=400, model=100, workers=8, device="cpu", cores=2, threads=2)
+    assert fewer_workers(8, crowded) == [0, 3]
+    assert fewer_workers(1, dataclasses.replace(crowded, workers=1)) == [0]
+    assert fewer_workers(0, dataclasses.replace(crowded, workers=0)) == []
+    assert fewer_workers(8, dataclasses.replace(crowded, cores=16)) == [3]
+
+
 def test_reading_stops_with_the_time_but_not_before_some_are_read():
     class Slow(ImagesInMemory):
         def read(self, index, most=None):

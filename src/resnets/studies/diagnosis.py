@@ -329,7 +329,7 @@ def _sentences(diagnosis: Diagnosis) -> Iterator[str]:
 
 def _headline(measured: Measured) -> str:
     load, model = figure(measured.load.images_per_second), figure(measured.model.images_per_second)
-    times = f"{measured.factor:.1f} times as many"
+    times = f"{figure(measured.factor)} times as many"
     if measured.factor < _ABOUT_EVEN:
         times = "about as many"
     who = by(measured.workers)

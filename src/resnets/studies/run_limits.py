@@ -166,7 +166,8 @@ def _checkpoints(parts: Parts, run: Path) -> Iterator[Finding]:
     one = checkpoint_bytes(parts)
     count = max(1, parts.spec.steps // parts.machine.checkpoint_every)
     kept = min(count, parts.machine.keep_checkpoints + 1) if parts.machine.keep_checkpoints else count
-    text = f"{counted(kept, 'checkpoint')} of {gib(one)} need {gib(kept * one)}; {gib(free)} are free in {there}"
+    need = "needs" if kept == 1 else "need"
+    text = f"{counted(kept, 'checkpoint')} of {gib(one)} {need} {gib(kept * one)}; {gib(free)} are free in {there}"
     if kept * one > 0.9 * free:
         fix = (
             "--keep-checkpoints 2 keeps the newest two" if kept > 3 and 3 * one < 0.9 * free else "make room, or --run"
