@@ -33,7 +33,11 @@ class Parser(argparse.ArgumentParser):
 def add_data(parser: argparse.ArgumentParser) -> None:
     """Add --data and --data-root."""
     group = parser.add_argument_group("data")
-    group.add_argument("--data", metavar="DATA", help="digits (embedded), cifar10, cifar100, or a folder of images")
+    group.add_argument(
+        "--data",
+        metavar="DATA",
+        help="digits (embedded), cifar10, cifar100, a folder of images or of shards, or the address of shards",
+    )
     group.add_argument("--data-root", metavar="DIR", help="folder that holds CIFAR's files, or receives them")
 
 

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 DESCRIPTION = """\
 Make shards of a folder of images: tar files of thousands of images each, in WebDataset's layout, with an index and
-checksums. They are copied, stored and read faster than a million small files, from a disk or a web server, and every
-command takes them where it takes the folder. Copied as they are, the images give bit for bit the same training run;
+checksums. They are copied, stored and read faster than a million small files, from a disk or a web server, and --data
+takes them where it takes the folder. Copied as they are, the images give bit for bit the same training run;
 resized, they take a fraction of the bytes and of the time to decode. Interrupted, the same command goes on.
 """
 EPILOG = """\
