@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import signal
 import sys
 
 import pytest
@@ -221,6 +222,21 @@ class Elsewhere(System):
 
         return Prepared(run, {"process": os.getpid()})
 """
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="signals cannot be held back here")
+def test_ctrl_c_does_not_interrupt_the_imports_of_a_process(tmp_path, monkeypatch):
+    interrupted = "import multiprocessing, os, signal\nif multiprocessing.parent_process():\n    os.kill(os.getpid(), signal.SIGINT)\n"
+    (tmp_path / "interrupted_system.py").write_text(interrupted + PROCESS, "utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    import interrupted_system
+
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    prepared = prepare_in_process(interrupted_system.Elsewhere(name="a", images=1))
+    assert prepared.run(0) == 0.25
+    prepared.close()
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
+    del sys.modules["interrupted_system"]
 
 
 def test_a_process_of_its_own_does_the_work_and_its_troubles_are_told(tmp_path, monkeypatch):

@@ -11,6 +11,7 @@ import multiprocessing
 import signal
 import sys
 import time
+from multiprocessing import resource_tracker
 from typing import TYPE_CHECKING, Any
 
 from resnets.specs.errors import UserError
@@ -18,6 +19,7 @@ from resnets.studies.bench import Prepared, System, reason_of
 from resnets.studies.timing import LostError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from multiprocessing.connection import Connection
 
 _PATIENCE_SECONDS = 2
@@ -33,7 +35,8 @@ def prepare_in_process(system: System, threads: int = 0) -> Prepared:
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_serve, args=(system, threads, theirs))
-    process.start()
+    with _without_interrupts():
+        process.start()
     theirs.close()  # so that a process that dies ends our wait
 
     def close() -> None:
@@ -56,6 +59,20 @@ def prepare_in_process(system: System, threads: int = 0) -> Prepared:
         close()
         raise
     return Prepared(ask, facts, close)
+
+
+@contextlib.contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """Hold Ctrl-C back in the block, and for good in processes that start in it: there it would end an import."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    resource_tracker.ensure_running()  # its start would let Ctrl-C through again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _answer(pipe: Connection) -> Any:
