@@ -13,11 +13,13 @@ import torch
 from safetensors.torch import load_file
 
 import resnets
+from resnets.data.loader import FileBatches
 from resnets.engine import loop
 from resnets.engine.checkpoint import checkpoints, latest_checkpoint, load_checkpoint
 from resnets.specs.catalogue import model_spec
 from resnets.specs.errors import DataError, InterruptedRunError, ModelError, RunError, SpecError, TrainingError
 from resnets.specs.optim import ErrorWarmup, Plateau
+from resnets.tasks.classify.prepare import Parts
 
 QUICK = resnets.Machine(device="cpu", checkpoint_every=8, workers=0)
 
@@ -84,6 +86,35 @@ def test_files_resume_exactly_in_the_middle_of_an_epoch_whatever_the_workers(pho
     two = dataclasses.replace(QUICK, workers=2)
     resnets.train(photos_spec, data=photos, run=tmp_path / "parts", machine=two, quiet=True)
     assert_bitwise_equal(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
+
+
+@pytest.mark.parametrize("where", ["training", "evaluation"])
+def test_a_run_whose_data_is_gone_saves_and_goes_on_when_it_is_back(photos, photos_spec, tmp_path, monkeypatch, where):
+    resnets.train(photos_spec, data=photos, run=tmp_path / "whole", machine=QUICK, quiet=True)
+    batch, evaluate = FileBatches._batch, Parts.evaluate
+
+    def lost(self, number, decoded):
+        if number == 7:
+            raise DataError("the server is gone")
+        return batch(self, number, decoded)
+
+    def not_tested(self, *given, **named):
+        raise DataError("the server is gone")
+
+    if where == "training":
+        monkeypatch.setattr(FileBatches, "_batch", lost)
+    else:
+        monkeypatch.setattr(Parts, "evaluate", not_tested)
+    with pytest.raises(DataError, match="the server is gone"):
+        resnets.train(photos_spec, data=photos, run=tmp_path / "parts", machine=QUICK, quiet=True)
+    saved = latest_checkpoint(tmp_path / "parts/checkpoints")
+    assert saved is not None
+    assert saved.name == ("step-00000007.pt" if where == "training" else "step-00000006.pt")
+    monkeypatch.setattr(FileBatches, "_batch", batch)
+    monkeypatch.setattr(Parts, "evaluate", evaluate)
+    resnets.train(photos_spec, data=photos, run=tmp_path / "parts", machine=QUICK, quiet=True)
+    assert_bitwise_equal(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
+    assert lines(tmp_path / "whole") == lines(tmp_path / "parts")
 
 
 def test_dropout_resumes_exactly(digits_spec, photos, photos_spec, tmp_path, signal_at):

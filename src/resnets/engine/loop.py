@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ from resnets.engine.freeze import set_learning
 from resnets.engine.optimizer import set_learning_rate
 from resnets.engine.schedule import learning_rate, needs_step_errors, observe_evaluation, observe_step
 from resnets.engine.step import train_step
-from resnets.specs.errors import InterruptedRunError, TrainingError
+from resnets.specs.errors import InterruptedRunError, ResnetsError, TrainingError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -89,6 +89,7 @@ def train_loop(run: Run, state: TrainState) -> None:
     Raises:
         InterruptedRunError: a signal asked to stop; the state is saved.
         TrainingError: the loss is not finite, or a checkpoint could not be written.
+        ResnetsError: images cannot be had any more; a run of one process has saved its state.
     """
     spec = run.spec
     saved_step, saved_at = state.step, time.monotonic()
@@ -98,7 +99,7 @@ def train_loop(run: Run, state: TrainState) -> None:
     while True:
         if _evaluation_is_due(run, state):
             _check_finite(run, state, saved_step)
-            with suppress(EvaluationStopped):
+            with suppress(EvaluationStopped), _saved_before_it_fails(run, state, saved_step):
                 _evaluate(run, state)
             clock.restart()
         overdue = time.monotonic() - saved_at > MINUTES_BETWEEN_CHECKPOINTS * 60
@@ -119,7 +120,8 @@ def train_loop(run: Run, state: TrainState) -> None:
                 run.interruption.exit_code,
             )
         clock.wait()
-        passes = [next(batches) for _ in range(spec.accumulation)]
+        with _saved_before_it_fails(run, state, saved_step):
+            passes = [next(batches) for _ in range(spec.accumulation)]
         clock.go_on()
         lr = learning_rate(spec, state.step, state.schedule)
         set_learning_rate(state.optimizer, lr, spec.optimizer)
@@ -132,6 +134,20 @@ def train_loop(run: Run, state: TrainState) -> None:
         clock.count(spec.global_batch)
         _note_skipped(run, state, passes)
         _observe(run, state, totals, lr, clock, saved_step)
+
+
+@contextmanager
+def _saved_before_it_fails(run: Run, state: TrainState, saved_step: int) -> Iterator[None]:
+    """Save the state when images cannot be had any more, so that the run goes on from there when they can."""
+    try:
+        yield
+    except ResnetsError:
+        # Ranks save together, and the others do not know.
+        if state.step > saved_step and run.ranks.world_size == 1:
+            _check_finite(run, state, saved_step, weights=True)
+            _save(run, state)
+            run.progress.note(f"Step {state.step} is saved. When the error is mended, go on with: {run.command}")
+        raise
 
 
 def _seed_random_layers(run: Run, step: int) -> None:
