@@ -6,6 +6,7 @@ import itertools
 import textwrap
 from typing import TYPE_CHECKING, Any
 
+from resnets.specs.errors import counted
 from resnets.specs.visible import in_line
 from resnets.studies.bench import joined
 
@@ -107,7 +108,7 @@ def _about(found: Benchmark) -> list[str]:
     )
     lines += found.notes
     hardware, versions = found.hardware, found.document()["versions"]
-    where = hardware["gpu"] or f"{hardware['processor']}, {hardware['cores']} cores"
+    where = hardware["gpu"] or f"{hardware['processor']}, {counted(hardware['cores'], 'core')}"
     shown = [f"{name} {version}" for name, version in versions.items() if name not in ("resnets", "scikit-learn")]
     lines.append(f"{where}; threads {hardware['threads']}; {', '.join(shown)}")
     return lines

@@ -18,7 +18,7 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 from resnets.artifacts.run_directory import environment, write_json
-from resnets.specs.errors import ResnetsError, UserError, near_misses
+from resnets.specs.errors import ResnetsError, UserError, counted, near_misses
 from resnets.specs.visible import in_line
 from resnets.studies.timing import LostError, Run, Spread, interleaved, paired_ratio, percentile, rates, spread
 
@@ -377,8 +377,8 @@ def _hardware(threads: int) -> tuple[dict[str, Any], list[str]]:
     if hardware["load_before"] < 0.5:
         return hardware, []
     return hardware, [
-        f"The load of the machine was {hardware['load_before']:.1f} on {hardware['cores']} cores before: where other programs "
-        "ran beside this, ratios hold better than rates."
+        f"The load of the machine was {hardware['load_before']:.1f} on {counted(os.cpu_count() or 1, 'core')} before: where "
+        "other programs ran beside this, ratios hold better than rates."
     ]
 
 
