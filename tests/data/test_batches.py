@@ -23,7 +23,6 @@ from resnets.specs.preprocess import Preprocess
 from resnets.specs.run import TrainSpec
 
 pytestmark = [
-    pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning"),
     # Python 3.12 and later warn of threads that exist when a process forks; torch has some.
     pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning"),
 ]

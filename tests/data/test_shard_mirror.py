@@ -23,7 +23,7 @@ from resnets.data.shard_writer import prepare
 from resnets.specs.data import Digits, ImageFolder
 from resnets.specs.errors import DataError, ImageError
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning", "ignore:This DataLoader will create")
+pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from resnets.specs.errors import DataError
 
 RAW = Form(kind="raw", resize_px=20)
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning", "ignore:This DataLoader will create")
+pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
 
 
 @pytest.fixture(scope="module")

@@ -34,7 +34,7 @@ CPU = torch.device("cpu")
 RAW = Form(kind="raw", resize_px=20)
 JPEG = Form(kind="jpeg", resize_px=20, quality=95)
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning", "ignore:This DataLoader will create")
+pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
 
 
 def write_folder(root, *, splits=("train/", "val/"), images=9):

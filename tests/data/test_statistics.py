@@ -24,7 +24,6 @@ from resnets.specs.errors import DataError
 from resnets.specs.run import TrainSpec
 
 pytestmark = [
-    pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning"),
     # Python 3.12 and later warn of threads that exist when a process forks; torch has some.
     pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning"),
 ]

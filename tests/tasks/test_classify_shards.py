@@ -10,12 +10,13 @@ import torch
 from safetensors.torch import load_file
 
 import resnets
-from resnets.specs.errors import InterruptedRunError
+from resnets.specs.errors import DataError, InterruptedRunError
 from resnets.specs.io import to_json
+from resnets.tasks.classify.predict import image_files
 
 QUICK = resnets.Machine(device="cpu", checkpoint_every=8, workers=0)
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning", "ignore:This DataLoader will create")
+pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
 
 
 @pytest.fixture
@@ -69,6 +70,11 @@ def test_a_model_is_tested_on_shards_as_on_their_folder(photos, shards, photos_s
             report.pop("images_per_second", None)
             assert report["images"] == 15
         assert json.dumps(reports[0], default=str) == json.dumps(reports[1], default=str)
+
+
+def test_predicting_shards_is_refused_in_a_line(shards):
+    with pytest.raises(DataError, match="holds shards; `resnets predict` takes image files"):
+        image_files([shards])
 
 
 @pytest.mark.dist

@@ -113,10 +113,17 @@ class _Guarded(TorchDataset[T | _Refusal]):
             return _Refusal(error)
 
 
+class _Loader(DataLoader[T]):
+    """torch's loader, which has no opinion on the number of workers: `resnets doctor` has measured ones."""
+
+    def check_worker_number_rationality(self) -> None:
+        """Print no warning."""
+
+
 def _loader(
     dataset: TorchDataset[T], numbers: Iterable[int], workers: int, device: torch.device
 ) -> DataLoader[T | _Refusal]:
-    return DataLoader(
+    return _Loader(
         _Guarded(dataset),
         batch_size=None,
         collate_fn=_unchanged,  # by default, arrays become tensors

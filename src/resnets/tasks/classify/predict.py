@@ -146,11 +146,20 @@ def image_files(paths: Sequence[Path]) -> list[Path]:
     """Return `paths` with folders replaced by the images in them, sorted.
 
     What does not exist, or is a folder without images, stays: it is named as unreadable where it is read.
+
+    Raises:
+        DataError: a folder holds shards, whose images are no files.
     """
-    from resnets.data.folder import is_image_name
+    from resnets.data.decode import is_image_name
+    from resnets.data.shards import holds_shards
 
     files: list[Path] = []
     for path in paths:
+        if holds_shards(path):
+            raise DataError(
+                f"{path} holds shards; `resnets predict` takes image files and folders of them. `resnets evaluate MODEL "
+                f"--data {path}` tests on shards."
+            )
         inside = path.rglob("*") if path.is_dir() else ()
         files += sorted(file for file in inside if file.is_file() and is_image_name(file.name)) or [path]
     return files
