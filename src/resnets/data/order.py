@@ -11,8 +11,8 @@ Random words come from SplitMix64 (Steele, Lea and Flood 2014), used as a functi
 generators are not used because their streams may change between releases.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Final
 
 import numpy as np
@@ -83,8 +83,27 @@ def _permutation(seed: int, epoch: int, size: int, stream: int) -> Int64[np.ndar
     return permutation.astype(np.int64, copy=False)
 
 
-# A batch lies in two epochs at most; what is kept beyond them, each worker process keeps.
-_recent_permutation = lru_cache(maxsize=2)(_permutation)
+class _Latest:
+    """The order of the epoch that was asked for last. Of ImageNet's images it is 10 MB in every worker process.
+
+    Positions are asked for one after the other, so the epochs before are not needed again. What is kept is let go before
+    the next is made, so that both fit into the same memory.
+    """
+
+    def __init__(self, make: Callable[..., Int64[np.ndarray, " n"]]) -> None:
+        self._make = make
+        self._kept: tuple[tuple[int, ...], Int64[np.ndarray, " n"]] | None = None
+
+    def __call__(self, *key: int) -> Int64[np.ndarray, " n"]:
+        """Return what `make` returns for `key`, made anew unless it was the last."""
+        kept = self._kept
+        if kept is None or kept[0] != key:
+            kept = self._kept = None
+            kept = self._kept = key, self._make(*key)
+        return kept[1]
+
+
+_latest_permutation = _Latest(_permutation)
 
 
 def sample_indices(
@@ -95,7 +114,7 @@ def sample_indices(
     indices = np.empty_like(positions)
     for epoch in np.unique(epochs).tolist():
         chosen = epochs == epoch
-        indices[chosen] = _recent_permutation(seed, epoch, num_images, stream)[places[chosen]]
+        indices[chosen] = _latest_permutation(seed, epoch, num_images, stream)[places[chosen]]
     return indices
 
 
@@ -144,19 +163,15 @@ class ShardOrder:
         self._shards = np.unique(shards, return_inverse=True)[1].astype(np.int64)
         self._num_shards = int(self._shards.max()) + 1
         self._together = together
-        self._recent: dict[int, Int64[np.ndarray, " n"]] = {}
+        self._latest = _Latest(self._order)
 
     def indices(self, positions: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
         """Return the index of the image at each position."""
         epochs, places = np.divmod(positions, len(self._shards))
         indices = np.empty_like(positions)
-        wanted = np.unique(epochs).tolist()
-        self._recent = {epoch: order for epoch, order in self._recent.items() if epoch in wanted}
-        for epoch in wanted:
-            if epoch not in self._recent:
-                self._recent[epoch] = self._order(epoch)
+        for epoch in np.unique(epochs).tolist():
             chosen = epochs == epoch
-            indices[chosen] = self._recent[epoch][places[chosen]]
+            indices[chosen] = self._latest(epoch)[places[chosen]]
         return indices
 
     def _order(self, epoch: int) -> Int64[np.ndarray, " n"]:
