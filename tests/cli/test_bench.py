@@ -36,6 +36,8 @@ def test_without_a_kind_the_help_is_shown_and_nothing_is_measured(capsys):
         (["data", "nowhere"], ["nowhere is no folder"]),
         (["data", ".", "--rounds", "0"], ["--rounds is 0"]),
         (["data", ".", "--workers", "0"], ["--workers is 0"]),
+        (["data", ".", "--large", "-3"], ["--large is -3"]),
+        (["data", ".", "--large", "nan"], ["--large is nan"]),
         (["train", "digits.resnt8"], ["no recipe", "digits.resnet8"]),
         (["train", "digits.resnet8", "--precision", "fp8"], ["--precision fp8", "bf16"]),
         (["train", "digits.resnet8", "--data", "nowhere"], ["--data nowhere"]),

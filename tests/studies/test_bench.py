@@ -18,6 +18,7 @@ from resnets.studies.bench import (
     chosen,
     joined,
     missing,
+    reason_of,
 )
 from resnets.studies.bench_process import prepare_in_process
 from resnets.studies.timing import LostError
@@ -195,6 +196,14 @@ def test_only_keeps_what_is_named_and_the_references_of_it():
     assert [one.name for one in chosen(systems, ["ours"])] == ["loader", "ours"]
     with pytest.raises(UserError, match=r"--only tim2: .* Did you mean timm\?"):
         chosen(systems, ["tim2"])
+
+
+def test_the_reason_of_an_error_in_a_worker_is_the_error_not_its_traceback():
+    error = RuntimeError(
+        'Caught OSError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n  File "a"\nOSError: no such file: b\n'
+    )
+    assert reason_of(error) == "OSError: no such file: b"
+    assert reason_of(ValueError("a\n  b")) == "ValueError: a b"
 
 
 PROCESS = """

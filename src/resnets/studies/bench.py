@@ -328,7 +328,10 @@ def guarded(run: Run) -> Run:
 
 def reason_of(error: Exception) -> str:
     """Return an error in a line."""
-    text = " ".join(str(error).split())
+    text = str(error)
+    if "Traceback (most recent call last)" in text:  # of a worker of torch's loader: its last line is the error
+        return text.strip().rpartition("\n")[2][:300]
+    text = " ".join(text.split())
     return text if isinstance(error, ResnetsError) else f"{type(error).__name__}: {text}"[:300]
 
 

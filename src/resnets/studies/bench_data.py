@@ -42,6 +42,8 @@ BATCH = 32
 SIDE = 224
 MOST_PHOTOGRAPHS = 2_000
 LARGE_COUNT = 8
+MOST_MEGABYTES = 30
+"""Of a photograph of 12 megapixels: its pixels are 36."""
 
 
 def bench_data(
@@ -74,6 +76,8 @@ def bench_data(
         UserError: there are no photographs, or a number is wrong.
     """
     _check(side=side, batch=1 if batch is None else batch, rounds=rounds, workers=min(workers, default=1))
+    if not 0 <= large_mb <= MOST_MEGABYTES:
+        raise UserError(f"--large is {large_mb:g}; it is above 0 and at most {MOST_MEGABYTES} MB, by default 3.")
     paths, left_out = photographs(data, MOST_PHOTOGRAPHS)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="resnets-bench-")))
