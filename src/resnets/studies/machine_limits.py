@@ -95,7 +95,9 @@ def _cores(facts: MachineFacts) -> Iterator[Finding]:
             subject="processor",
             state="warning",
             text=text + set_to,
-            fix=f"more threads than cores wait for each other: --threads {whole} --workers {whole}",
+            # On a CPU, training reads between its steps; workers would take the cores from it.
+            fix=f"more threads than cores wait for each other: --threads {whole}"
+            + (f" --workers {whole}" if facts.gpus else ""),
         )
         return
     yield Finding(subject="processor", state="ok", text=text + set_to)
