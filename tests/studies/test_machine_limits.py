@@ -99,6 +99,13 @@ def test_what_counts_are_the_cores_that_this_process_may_use():
     assert {one.subject: one.state for one in machine_findings(beside)}["other programs"] == "note"
 
 
+def test_one_thread_on_half_a_core_has_no_remedy():
+    facts = dataclasses.replace(SOUND, cores=1, machine_cores=8, threads=1, quota_cores=0.5)
+    finding = next(finding for finding in machine_findings(facts) if finding.subject == "processor")
+    assert (finding.state, finding.fix) == ("ok", "")
+    assert "may use 0.5" in finding.text
+
+
 def test_one_thread_waits_for_no_other():
     facts = dataclasses.replace(SOUND, cores=1, machine_cores=1, physical_cores=1, threads=1)
     busy = dataclasses.replace(facts, load=Load(busy_cores=1.0, neighbours=()))

@@ -89,8 +89,8 @@ def _cores(facts: MachineFacts) -> Iterator[Finding]:
     usable = facts.cores if facts.quota_cores is None else min(facts.cores, facts.quota_cores)
     if facts.quota_cores is not None and facts.quota_cores < facts.cores:
         text += f"; the container or job may use {facts.quota_cores:g}"
-    if facts.threads > usable:
-        whole = max(1, int(usable))
+    whole = max(1, int(usable))
+    if facts.threads > max(1, usable):
         yield Finding(
             subject="processor",
             state="warning",

@@ -87,16 +87,17 @@ def smaller_images(parts: Parts, smaller: Sequence[bytes], shorter_px: int, *, r
         assert isinstance(split, FileSplit)
         return with_images(parts, dataclasses.replace(split, images=SmallerImages(split.images, smaller)))
 
-    larger = isinstance(parts.spec.augment, ScaleCrop) and parts.spec.augment.max_resize_px > shorter_px
+    note, augment = "small crops are blown up from fewer pixels, with less detail", parts.spec.augment
+    if isinstance(augment, ScaleCrop):
+        larger = augment.max_resize_px > shorter_px
+        note = f"images resized to more than {shorter_px} are blown up, with less detail" if larger else ""
     return Option(
         kind="raw" if raw else "resize",
         label=f"shards of shorter side {shorter_px}{', raw pixels' if raw else ''}",
         flags=(("--data", "FOLDER"),),
         prepare=(("resnets", "prepare", "DATA", "FOLDER", "--resize", str(shorter_px), *(["--raw"] if raw else [])),),
         change=change,
-        note="crops larger than these images are blown up, with less detail"
-        if larger or not isinstance(parts.spec.augment, ScaleCrop)
-        else "",
+        note=note,
     )
 
 
