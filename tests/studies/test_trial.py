@@ -25,7 +25,7 @@ from resnets.studies.trial_images import (
     make_smaller,
     read_images,
 )
-from resnets.studies.trial_options import Option, fewer_workers, more_workers
+from resnets.studies.trial_options import Option, fewer_workers, more_workers, no_workers
 
 
 def rate(images_per_second, waiting_share=0.0):
@@ -109,10 +109,9 @@ def test_more_workers_are_tried_up_to_what_the_model_needs():
 
 def test_a_net_that_shares_its_cores_with_workers_is_tried_without_any():
     crowded = measured(load=400, model=100, workers=8, device="cpu", cores=2, threads=2)
-    assert fewer_workers(8, crowded) == [0, 3]
-    assert fewer_workers(1, dataclasses.replace(crowded, workers=1)) == [0]
-    assert fewer_workers(0, dataclasses.replace(crowded, workers=0)) == []
-    assert fewer_workers(8, dataclasses.replace(crowded, cores=16)) == [3]
+    assert [option.flags for option in no_workers(crowded)] == [(("--workers", "0"),)]
+    for other in ({"workers": 0}, {"cores": 16}, {"device": "cuda"}):
+        assert not list(no_workers(dataclasses.replace(crowded, **other)))
 
 
 def test_reading_stops_with_the_time_but_not_before_some_are_read():

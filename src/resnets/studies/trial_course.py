@@ -49,6 +49,7 @@ from resnets.studies.trial_options import (
     is_data_idle,
     is_model_idle,
     model_options,
+    no_workers,
     other_net,
     shorter_side,
     smaller_images,
@@ -330,6 +331,7 @@ class Course:
         if measured.shares_cores:
             yield from numbers[:1]
             del numbers[:1]
+        yield from no_workers(measured)
         yield from first
         yield from waiting_options(measured, self.facts)
         yield from second

@@ -175,13 +175,16 @@ def other_threads(parts: Parts, facts: MachineFacts, threads: int) -> Sequence[i
 
 
 def fewer_workers(workers: int, measured: Measured) -> Sequence[int]:
-    """Return as many workers as the model needs, where there are more, as each takes a part of a core from it.
-
-    On cores that it shares with them, none at all comes first: the run then reads between its steps, with all threads.
-    """
+    """Return as many workers as the model needs, where there are more: each takes a part of a core from it."""
     one = measured.load.images_per_second / max(1, workers)
     needed = max(1, math.ceil(_MARGIN * measured.model.images_per_second / max(one, 1e-9)))
-    return [0] * measured.shares_cores + [needed] * (needed < workers)
+    return [needed] if needed < workers else []
+
+
+def no_workers(measured: Measured) -> Iterator[Option]:
+    """Yield a run that reads between its steps, with all threads, where workers share the cores of its net."""
+    if measured.shares_cores:
+        yield _workers(0)
 
 
 def other_net(parts: Parts, *, larger: bool) -> Option | None:
