@@ -110,7 +110,7 @@ def test_more_workers_are_tried_up_to_what_the_model_needs():
 def test_a_net_that_shares_its_cores_with_workers_is_tried_without_any():
     crowded = measured(load=400, model=100, workers=8, device="cpu", cores=2, threads=2)
     assert [option.flags for option in no_workers(crowded)] == [(("--workers", "0"),)]
-    for other in ({"workers": 0}, {"cores": 16}, {"device": "cuda"}):
+    for other in ({"workers": 0}, {"threads": 1}, {"cores": 16}, {"device": "cuda"}):
         assert not list(no_workers(dataclasses.replace(crowded, **other)))
 
 

@@ -182,8 +182,8 @@ def fewer_workers(workers: int, measured: Measured) -> Sequence[int]:
 
 
 def no_workers(measured: Measured) -> Iterator[Option]:
-    """Yield a run that reads between its steps, with all threads, where workers share the cores of its net."""
-    if measured.shares_cores:
+    """Yield a run that reads between its steps, with all threads, where those and workers wait for each other."""
+    if measured.threads > 1 and measured.shares_cores:
         yield _workers(0)
 
 
