@@ -9,7 +9,8 @@ from rich.console import Console
 
 from resnets.cli.doctor_screen import print_examination
 from resnets.cli.main import main
-from resnets.specs.errors import UserError
+from resnets.specs.errors import ResnetsError, UserError
+from resnets.studies import doctor
 
 
 def test_the_machine_alone_is_one_json_document(capsys):
@@ -28,6 +29,7 @@ def test_the_machine_alone_is_one_json_document(capsys):
         (["digits.resnet8", "--seconds", "0"], "between 1 and 3600"),
         (["digits.resnet8", "--data", "/nowhere"], "/nowhere"),
         (["digits.resnet99"], "6n+2"),
+        (["cifar10.resnet20", "--data-root", "/nowhere"], "the doctor downloads nothing"),
     ],
 )
 def test_wrong_usage_is_a_line_and_exit_code_2(capsys, arguments, words):
@@ -35,6 +37,17 @@ def test_wrong_usage_is_a_line_and_exit_code_2(capsys, arguments, words):
     output = capsys.readouterr()
     assert words in output.err
     assert output.out == ""
+
+
+def test_a_trial_that_fails_leaves_what_is_known_of_the_machine(capsys, monkeypatch):
+    def fail(*_, **__):
+        raise ResnetsError("a process that reads images died")
+
+    monkeypatch.setattr(doctor, "_diagnose", fail)
+    assert main(["doctor", "digits.resnet8", "--quiet"]) == 1
+    output = capsys.readouterr()
+    assert "processor" in output.out
+    assert output.err.strip() == "error: a process that reads images died"
 
 
 @pytest.fixture(scope="module")

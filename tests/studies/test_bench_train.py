@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+import resnets
 from resnets.recipes.find import recipe
 from resnets.specs.data import Color, Mix, NoPolicy
 from resnets.specs.errors import DeviceError, UserError
@@ -115,6 +116,12 @@ def test_the_usual_transforms_give_normalised_crops_of_the_recipe(name, shape):
     assert crop.shape == shape
     if shape[1] == 224:  # nothing is padded
         assert crop.abs().max() < 0.4
+
+
+def test_shards_are_refused_where_the_usual_way_cannot_read_them(photos, tmp_path):
+    resnets.prepare(photos, tmp_path / "shards", workers=0)
+    with pytest.raises(UserError, match="holds shards"):
+        train("folder.scratch", data=tmp_path / "shards")
 
 
 def test_wrong_numbers_are_refused():

@@ -9,6 +9,7 @@ from resnets.cli import flags
 from resnets.cli.overrides import HINT
 from resnets.cli.train import add_run, spec_of
 from resnets.cli.usual_names import TRAIN, refuse_usual_names
+from resnets.specs.errors import ResnetsError, UserError
 from resnets.specs.visible import in_line, json_text
 
 if TYPE_CHECKING:
@@ -56,17 +57,28 @@ def main(arguments: list[str]) -> int:
     words = ["resnets", "train", *arguments]
     for name, values in (("--seconds", 1), ("--compile-trial", 0), ("--json", 0), ("--debug", 0), ("--quiet", 0)):
         words = without_flag(words, name, values=values)
-    examination = doctor(
-        spec,
-        data=given.data,
-        data_root=given.data_root,
-        run=given.run,
-        machine=flags.machine(given),
-        words=words,
-        seconds=given.seconds,
-        compile_trial=given.compile_trial,
-        on_stage=_silent if given.quiet else _progress(),
-    )
+    try:
+        examination = doctor(
+            spec,
+            data=given.data,
+            data_root=given.data_root,
+            run=given.run,
+            machine=flags.machine(given),
+            words=words,
+            seconds=given.seconds,
+            compile_trial=given.compile_trial,
+            on_stage=_silent if given.quiet else _progress(),
+        )
+    except UserError:
+        raise
+    except ResnetsError:
+        # The trial could not be made, and the reason may be among what is wrong with the machine.
+        _clear()
+        if not given.json:
+            from resnets.cli.doctor_screen import print_examination
+
+            print_examination(doctor())
+        raise
     _clear()
     if given.json:
         print(json_text(examination.document()))

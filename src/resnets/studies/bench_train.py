@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from resnets.data.open import dataset_spec_for
+from resnets.data.shards import holds_shards
 from resnets.engine.device import check_precision, choose_device, use_channels_last, worker_processes
 from resnets.recipes.find import check_data, recipe
 from resnets.specs.catalogue import model_name
@@ -75,6 +76,10 @@ def bench_train(
             raise UserError(f"--{name} is {value}; it is at least 1.")
     device = choose_device(machine.device)
     spec, root = _with_data(recipe(spec) if isinstance(spec, str) else spec, data, data_root)
+    if root is not None and holds_shards(root):
+        raise UserError(
+            f"{root} holds shards, which the usual implementation does not read; name the folder that they were made of."
+        )
     spec = comparable(spec, batch)
     kind = _kind(spec, root, step_only)
     common: dict[str, Any] = {

@@ -8,16 +8,17 @@ import tempfile
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from resnets import api
 from resnets.artifacts.run_directory import RunDirectory
+from resnets.data.cifar import default_data_root, find_cifar
 from resnets.data.open import dataset_spec_for
 from resnets.data.shard_mirror import is_url
 from resnets.engine.device import check_precision, choose_device, set_up
 from resnets.engine.distributed import distributed
 from resnets.recipes.find import check_data, recipe
-from resnets.specs.data import ImageFolder
+from resnets.specs.data import Cifar, ImageFolder
 from resnets.specs.errors import UserError
 from resnets.specs.run import Machine, TrainSpec
 from resnets.studies.commands import typed, with_flags
@@ -134,6 +135,8 @@ def _diagnose(
     device: Any,
 ) -> Diagnosis:
     spec, root = _with_data(spec, data, data_root)
+    if isinstance(spec.dataset, Cifar):
+        _check_is_here(spec.dataset.num_classes, root or default_data_root())
     nowhere = RunDirectory(Path(tempfile.gettempdir()) / f"resnets-doctor-{uuid.uuid4()}")
     on_stage("the images")
     with distributed(device) as ranks:
@@ -182,6 +185,19 @@ def _with_data(spec: TrainSpec, data: str | Path | None, data_root: str | Path |
     dataset, folder = dataset_spec_for(str(data), spec.dataset)
     check_data(spec, dataset, str(data))
     return dataclasses.replace(spec, dataset=dataset), folder or root
+
+
+def _check_is_here(num_classes: Literal[10, 100], root: Path) -> None:
+    """Refuse a data set that a run would download first: a look at the machine is not to fill its disk.
+
+    Raises:
+        UserError: it is not in `root`.
+    """
+    if find_cifar(root, prefer=num_classes) != num_classes:
+        raise UserError(
+            f"CIFAR-{num_classes} is not in {root}, and the doctor downloads nothing: name the folder that holds it with "
+            "--data-root DIR, or start `resnets train` once."
+        )
 
 
 def _without_statistics(spec: TrainSpec) -> TrainSpec:
