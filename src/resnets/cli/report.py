@@ -11,7 +11,6 @@ from resnets.cli.image_progress import image_progress
 from resnets.specs.visible import visible
 
 if TYPE_CHECKING:
-
     from resnets.report.build import Report
 
 DESCRIPTION = """\
