@@ -85,7 +85,8 @@ def opened(folder: Path, kept: Path, *, cold: bool) -> dict[str, Any]:
 def private_mb(process: int) -> float:
     """Return the memory of a process that no other shares, in megabytes."""
     fields = dict(line.split(":") for line in Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()[1:])
-    return sum(int(fields[name].split()[0]) for name in ("Private_Clean", "Private_Dirty")) / 1e3
+    # Pages of programs and libraries are clean, and become private when another process that has them ends.
+    return int(fields["Private_Dirty"].split()[0]) / 1e3
 
 
 def memory(folder: Path, epochs: int, workers: int) -> dict[str, Any]:

@@ -156,6 +156,7 @@ def large_photographs(sources: Sequence[Path], folder: Path, count: int, megabyt
         pixels = np.asarray(image, np.float32)
         grain = generator.standard_normal((LARGE_PX[1], LARGE_PX[0], 1), np.float32)
         least, most = 0.0, _MOST_GRAIN
+        file = io.BytesIO()
         for _ in range(_GRAIN_HALVINGS):
             strength = (least + most) / 2
             file = io.BytesIO()

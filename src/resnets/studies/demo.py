@@ -12,11 +12,11 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from PIL import Image
 
 from resnets import api
 from resnets.data.open import open_dataset
+from resnets.data.splits import ResidentSplit
 from resnets.report.curves import curves_from_metrics, draw_error_curves
 from resnets.report.terminal_plot import plot_in_terminal
 from resnets.specs.data import Digits
@@ -100,14 +100,14 @@ def _print_predictions(folder: Path) -> None:
     """Write the first test digits as files and print what the residual net reads in them."""
     dataset = open_dataset(Digits(), None)
     split = dataset.splits["test"]
+    assert isinstance(split, ResidentSplit)
     images = folder / "images"
     try:
         images.mkdir(parents=True, exist_ok=True)
         paths = []
         for index in range(SHOWN_IMAGES):
             path = images / f"test-{index}-is-{dataset.classes[split.labels[index]]}.png"
-            pixels: np.ndarray = split.images[index, :, :, 0]  # pyright: ignore[reportAttributeAccessIssue]
-            Image.fromarray(pixels).save(path)
+            Image.fromarray(split.images[index, :, :, 0]).save(path)
             paths.append(path)
     except OSError as error:
         raise RunError(f"{images} cannot be written: {error.strerror}.") from error
