@@ -20,6 +20,7 @@ from resnets.models.build import build
 from resnets.specs.data import Cifar, Digits, ImageFolder, PadCrop
 from resnets.specs.errors import ModelError, RunError, TrainingError, UserError
 from resnets.specs.finetune import GivenWeights
+from resnets.specs.model import ResNetSpec
 from resnets.specs.optim import Cosine
 from resnets.specs.run import Machine
 from resnets.studies import compare as study
@@ -217,9 +218,8 @@ def test_a_run_of_another_spec_never_stands_for_one(elsewhere, other):
 
 def test_a_run_whose_spec_does_not_say_all_about_it_is_trained(tmp_path):
     @dataclasses.dataclass(frozen=True, kw_only=True)
-    class Mine:
-        num_classes: int = 10
-        in_channels: int = 1
+    class Mine(ResNetSpec):
+        pass
 
     class Everything:
         def exactly(self, spec):
@@ -227,7 +227,9 @@ def test_a_run_whose_spec_does_not_say_all_about_it_is_trained(tmp_path):
 
     assert finished_elsewhere(A, Everything(), tmp_path / "new") is not None
     for other in (
-        dataclasses.replace(A, model=Mine()),  # whose code may have changed
+        dataclasses.replace(
+            A, model=Mine(block="basic", blocks=(1,), widths=(8,), stem="3x3", shortcut="A")
+        ),  # whose code may have changed
         dataclasses.replace(A, init=GivenWeights(source="model/")),
         short("folder.scratch"),
     ):

@@ -346,7 +346,8 @@ class Course:
             for option in data_options(self.parts, measured, self.facts)
             if self.root is not None or not option.prepare
         ]
-        if measured.limit == "decode":
+        # More workers than cores help only where they wait, which decoding seldom does.
+        if measured.limit == "decode" and self.parts.workers < self.facts.cores:
             yield from options[:1]
             del options[:1]
         yield from self._smaller_options(measured)
