@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 
+from resnets.engine.threads import threads
 from resnets.paper.core.experiment import Computed, Experiment, Row
-from resnets.paper.core.threads import one_thread
 from resnets.paper.core.verdict import Within
 from resnets.specs.catalogue import model_spec
 
@@ -34,7 +34,7 @@ def largest_difference(name: str, extra: int) -> float:
     side = 32 if name.startswith("cifar-") else 64
     shallow = build(model_spec(name, num_classes=10), seed=0).train()
     generator = torch.Generator().manual_seed(0)
-    with one_thread(), torch.no_grad():
+    with threads(1), torch.no_grad():
         for _ in range(2):
             shallow(torch.randn(8, 3, side, side, generator=generator))
         shallow.eval()

@@ -7,10 +7,10 @@ import functools
 import math
 from typing import TYPE_CHECKING, NamedTuple
 
+from resnets.engine.threads import threads
 from resnets.paper.core.cifar import compared, reported, test_difference
 from resnets.paper.core.experiment import Computed, Experiment, FromRuns, Picture, PlannedRun, Row
 from resnets.paper.core.scaled import scaled
-from resnets.paper.core.threads import one_thread
 from resnets.paper.core.verdict import AtMost, Below, Report, Within
 from resnets.specs.catalogue import model_spec
 from resnets.specs.counts import count_parameters
@@ -46,7 +46,7 @@ class Trial(NamedTuple):
 @functools.cache
 def trial(steps: int = 2) -> Trial:
     """Build the net of 1202 layers and take a few steps: 4 random images of 8 x 8 pixels, learning rate 0.01."""
-    with one_thread():
+    with threads(1):
         return _trial(steps)
 
 

@@ -18,12 +18,13 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 from resnets.artifacts.run_directory import environment, write_json
+from resnets.engine.threads import threads as torch_threads
 from resnets.specs.errors import ResnetsError, UserError, counted, near_misses
 from resnets.specs.visible import in_line
 from resnets.studies.timing import LostError, Run, Spread, interleaved, paired_ratio, percentile, rates, spread
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from resnets.studies.timing import Rounds
@@ -212,7 +213,7 @@ def benchmark(
     reasons: dict[str, str] = {}
     ready: dict[str, Prepared] = {}
     with contextlib.ExitStack() as stack:
-        stack.enter_context(_threads(0 if own_process else threads))
+        stack.enter_context(torch_threads(0 if own_process else threads))
         # Some libraries print when they are imported; stdout is for the result.
         stack.enter_context(contextlib.redirect_stdout(sys.stderr))
         for system in systems:
@@ -353,19 +354,6 @@ def _prepare(system: System, own_process: bool, threads: int) -> Prepared:
     except Exception as error:
         raise LostError(reason_of(error)) from error
     return Prepared(guarded(prepared.run), prepared.facts, prepared.close)
-
-
-@contextlib.contextmanager
-def _threads(count: int) -> Iterator[None]:
-    """Let torch use `count` threads in the block; 0 leaves its choice."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(count or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _hardware(threads: int) -> tuple[dict[str, Any], list[str]]:

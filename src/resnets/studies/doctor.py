@@ -17,6 +17,7 @@ from resnets.data.open import dataset_spec_for
 from resnets.data.shard_mirror import is_url
 from resnets.engine.device import check_precision, choose_device, set_up
 from resnets.engine.distributed import distributed
+from resnets.engine.threads import threads
 from resnets.recipes.find import check_data, recipe
 from resnets.specs.data import Cifar, ImageFolder
 from resnets.specs.errors import UserError
@@ -26,7 +27,6 @@ from resnets.studies.diagnosis import Advice, Diagnosis, Tried, duration, figure
 from resnets.studies.machine_facts import machine_facts
 from resnets.studies.machine_limits import machine_findings
 from resnets.studies.run_limits import run_findings
-from resnets.studies.trial import threads
 from resnets.studies.trial_course import Course
 from resnets.tasks.classify.prepare import prepare
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import time
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +28,7 @@ from resnets.specs.data import ImageFolder
 from resnets.tasks.classify.train import fast_model, initial_state
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from resnets.data.splits import Batch, Split
     from resnets.specs.data import AreaCrop, ScaleCrop
@@ -84,17 +84,6 @@ def wait_for(device: torch.device) -> None:
         torch.cuda.synchronize(device)
     elif device.type == "mps":
         torch.mps.synchronize()
-
-
-@contextmanager
-def threads(number: int) -> Iterator[None]:
-    """Let torch compute with so many threads until the end of the block; 0 leaves them as they are."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(number or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def with_images(parts: Parts, split: Split) -> Parts:

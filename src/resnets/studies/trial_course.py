@@ -18,6 +18,7 @@ import torch
 
 from resnets.data.loader import in_layout
 from resnets.data.splits import FileSplit
+from resnets.engine.threads import threads
 from resnets.specs.errors import DataError, ResnetsError, counted
 from resnets.studies.diagnosis import Measured, worth_it
 from resnets.studies.trial import (
@@ -28,7 +29,6 @@ from resnets.studies.trial import (
     loading_rate,
     repeated,
     step_rate,
-    threads,
     training_rate,
     training_stream,
     transfer_rate,

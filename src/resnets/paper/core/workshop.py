@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from resnets.artifacts.found_runs import default_roots, find_runs
-from resnets.paper.core.threads import one_thread
+from resnets.engine.threads import threads
 from resnets.recipes.find import recipe
 from resnets.specs.data import Cifar, ImageFolder
 from resnets.specs.errors import DataError, RunError, SpecError, TrainingError
@@ -107,10 +107,10 @@ class Workshop:
         # Maps of 8 x 8 pixels are too small to be divided: the threads would wait for each other.
         small = isinstance(spec.dataset, Cifar) and spec.dataset.image_px < _FULL_PX
         machine = settings.machine or Machine()
-        threads = one_thread() if small and not machine.threads else nullcontext()
+        computing = threads(1) if small and not machine.threads else nullcontext()
         settings.say(f"{name or spec.recipe}, seed {spec.seed}, {spec.steps:,} iterations: {directory}")
         try:
-            with threads:
+            with computing:
                 api.train(
                     spec,
                     data_root=settings.data_root,

@@ -1,4 +1,4 @@
-"""Small computations on one thread: several would wait for each other longer than they compute."""
+"""With how many threads torch computes: small work is faster on one, since several wait for each other."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def one_thread() -> Iterator[None]:
-    """Let torch compute on one thread until the end of the block."""
+def threads(count: int) -> Iterator[None]:
+    """Let torch compute with `count` threads until the end of the block; 0 leaves as many as there are."""
     import torch
 
     before = torch.get_num_threads()
-    torch.set_num_threads(1)
+    torch.set_num_threads(count or before)
     try:
         yield
     finally:
