@@ -19,7 +19,8 @@ import numpy as np
 
 from resnets.data.cifar import default_data_root
 from resnets.data.listing import times_of_change
-from resnets.data.shard_index import DAMAGE, replace_file
+from resnets.data.replace_file import replace_file
+from resnets.data.shard_index import DAMAGE
 from resnets.data.sources import FolderFiles, PackedNames
 from resnets.data.splits import Dataset, FileSplit
 

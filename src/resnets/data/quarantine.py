@@ -10,9 +10,9 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from resnets.data.replace_file import replace_file
 from resnets.data.sources import read_file
 from resnets.specs.errors import DataError, ImageError
 
@@ -84,20 +84,12 @@ def write_list(path: Path, entries: Iterable[Quarantined]) -> None:
         DataError: it cannot be written.
     """
     document = {"version": VERSION, "images": [entry._asdict() for entry in entries]}
-    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
     try:
         # The escapes of names that are not valid UTF-8 are valid JSON, and are read back as they were.
-        with temporary.open("w", encoding="utf-8", errors="backslashreplace") as file:
-            json.dump(document, file, indent=1, ensure_ascii=False)
-            file.write("\n")
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        text = json.dumps(document, indent=1, ensure_ascii=False) + "\n"
+        replace_file(path, text.encode(errors="backslashreplace"))
     except OSError as error:
         raise _unwritable(path, error) from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
 
 
 def check_place(path: Path) -> None:

@@ -12,7 +12,6 @@ import hashlib
 import io
 import json
 import re
-import secrets
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from resnets.data.replace_file import replace_file
 from resnets.data.sources import PackedNames, read_file
 from resnets.specs.errors import DataError, ImageError, counted
 
@@ -146,21 +146,6 @@ def write_index(folder: Path, index: ShardIndex) -> None:
         "index_sha256": hashlib.sha256(content.getvalue()).hexdigest(),
     }
     replace_file(folder / DESCRIPTION, json.dumps(described | {"checksum": _checksum(described)}, indent=1).encode())
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all.
-
-    Raises:
-        OSError: it cannot be written.
-    """
-    # A name of its own: the processes of a run may write the same file at once.
-    part = path.with_name(f"{path.name}.{secrets.token_hex(4)}.part")
-    try:
-        part.write_bytes(content)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def read_index(folder: Path) -> ShardIndex:

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING
 
 from resnets.data.cifar import default_data_root
 from resnets.data.download import DownloadError, StderrProgress, download, download_once, read_url
+from resnets.data.replace_file import replace_file
 from resnets.data.shard_index import (
     DESCRIPTION,
     INDEX,
     MAX_DESCRIPTION_BYTES,
     MAX_INDEX_BYTES,
     read_description,
-    replace_file,
 )
 from resnets.specs.errors import DataError
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from resnets.data.order import STORED_STREAM, random_words
+from resnets.data.replace_file import replace_file
 from resnets.data.shard_index import (
     DAMAGE,
     DESCRIPTION,
@@ -25,7 +26,6 @@ from resnets.data.shard_index import (
     ShardIndex,
     check_shards,
     read_index,
-    replace_file,
 )
 from resnets.specs.errors import DataError
 

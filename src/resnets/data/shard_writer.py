@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from resnets.data.replace_file import replace_file
 from resnets.data.shard_forms import Outcome, outcomes
-from resnets.data.shard_index import Form, Places, Shard, ShardIndex, replace_file, write_index
+from resnets.data.shard_index import Form, Places, Shard, ShardIndex, write_index
 from resnets.data.shard_state import (
     WORK,
     FinishedShard,
