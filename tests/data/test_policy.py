@@ -1,6 +1,7 @@
 import pickle
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -59,3 +60,16 @@ def test_no_policy_changes_nothing():
 def test_torchvision_is_imported_by_a_policy_alone():
     code = "import sys, resnets.data.batches; assert not {'torchvision', 'scipy'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("policy", [RandAugment(), TrivialAugment()])
+def test_threads_draw_what_one_would(policy):
+    changed = ImagePolicy(policy)
+    images = [
+        Image.fromarray(np.random.default_rng(seed).integers(0, 256, (40, 50, 3), np.uint8)) for seed in range(60)
+    ]
+    alone = [np.asarray(changed(image, seed)) for seed, image in enumerate(images)]
+    with ThreadPoolExecutor(4) as threads:
+        together = list(threads.map(lambda seed: np.asarray(changed(images[seed], seed)), range(60)))
+    for one, other in zip(alone, together, strict=True):
+        np.testing.assert_array_equal(one, other)

@@ -4,12 +4,16 @@ They work on a Pillow image after it is cropped and mirrored, in the process tha
 torch's generator; it is given a state that follows from the position in the training stream, and then put back.
 """
 
+import threading
 from collections.abc import Callable
 
 import torch
 from PIL import Image
 
 from resnets.specs.data import NoPolicy, PolicySpec, RandAugment
+
+# The generator is the process's, and the threads that read images would draw from each other's state.
+_drawing = threading.Lock()
 
 
 class ImagePolicy:
@@ -27,7 +31,7 @@ class ImagePolicy:
         if self._transform is None:
             return image
         # devices=[], and the default generator itself: a process that reads images leaves GPUs alone.
-        with torch.random.fork_rng(devices=[]):
+        with _drawing, torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
             return self._transform(image)
 
