@@ -1,3 +1,4 @@
+import gc
 import itertools
 import multiprocessing
 import os
@@ -353,3 +354,25 @@ def test_shared_memory_that_is_full_is_said_in_a_line(split, monkeypatch):
     batches = training_batches(split, preprocessor_for(), run_of(), device=CPU, channels_last=True, workers=2)
     with pytest.raises(ResnetsError, match=r"2 workers .* MiB of shared memory.* --workers 2 .*--shm-size"):
         next(batches.batches(0))
+
+
+class Collecting(torch.utils.data.Dataset):
+    """Tells the private memory of the worker, in megabytes, before and after a full garbage collection."""
+
+    def __getitem__(self, _):
+        before = private_mb()
+        gc.collect()
+        return before, private_mb()
+
+
+def private_mb():
+    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()[1:]
+    return int(dict(line.split(":") for line in lines)["Private_Dirty"].split()[0]) / 1e3
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="needs Linux")
+def test_a_worker_shares_the_objects_of_its_parent_whatever_is_collected():
+    kept = [[number] for number in range(300_000)]
+    ((before, after),) = read_ahead(Collecting(), range(1), workers=1, device=CPU)
+    assert len(kept) == 300_000
+    assert after - before < 8

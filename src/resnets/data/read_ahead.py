@@ -6,6 +6,7 @@ the system clears every page of it first.
 """
 
 import atexit
+import gc
 import itertools
 import math
 import os
@@ -241,6 +242,8 @@ def _iterator_without_child_signal(loader: DataLoader[T]) -> Iterator[T]:
 
 def _start_worker(_: int) -> None:
     """Leave signals to the parent: a terminal and a scheduler send them to every process of the run."""
+    # A full garbage collection writes to every object it looks at; those of the parent would be copied into each worker.
+    gc.freeze()
     threading.Thread(target=_end_after, args=(os.getppid(),), daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "SIGALRM"):
