@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from resnets.artifacts.tensors import read_tensors
 from resnets.models.interop.files import save_tensors
 from resnets.specs import io
+from resnets.specs.cores import usable_cores
 from resnets.specs.errors import RunError, SpecError
 from resnets.specs.run import TrainSpec
 
@@ -266,7 +267,7 @@ def environment() -> dict[str, Any]:
         "commit": _commit(),
         "platform": platform.platform(),
         "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": usable_cores(),
         "gpu": _gpu(),
     }
 

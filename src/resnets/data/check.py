@@ -22,7 +22,8 @@ from resnets.data.image_probe import RECORD, Broken, probe_batch
 from resnets.data.image_tree import read_shards, read_tree
 from resnets.data.quarantine import QUARANTINE_FILE, Quarantined, check_place, read_list, write_list
 from resnets.data.shards import holds_shards
-from resnets.data.worker_pool import cores, in_processes
+from resnets.data.worker_pool import in_processes
+from resnets.specs.cores import usable_cores
 from resnets.specs.errors import DataError, SpecError, UserError, near_misses
 
 if TYPE_CHECKING:
@@ -156,7 +157,7 @@ def check_images(
     started = time.perf_counter()
     limits = limits or CheckLimits()
     checked = _Checked(total, folders)
-    found = [*findings, *checked.decode(entries, cores() if workers < 0 else workers, total, on_progress)]
+    found = [*findings, *checked.decode(entries, usable_cores() if workers < 0 else workers, total, on_progress)]
     records = checked.records
     found += class_findings(checked.counts(), max_imbalance=limits.max_imbalance)
     found += image_findings(checked.paths, records, min_px=limits.min_px, max_aspect=limits.max_aspect)

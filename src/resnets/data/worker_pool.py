@@ -29,11 +29,6 @@ SECONDS_A_BATCH = 120.0
 _SECONDS_BETWEEN_LOOKS = 5.0
 
 
-def cores() -> int:
-    """Return how many processes can compute at once here."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def in_processes(
     function: Callable[[Sequence[Item]], Result],
     items: Iterable[Item],

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import ctypes
-import os
 import sys
 from typing import TYPE_CHECKING
 
 import torch
 
+from resnets.specs.cores import usable_cores
 from resnets.specs.errors import DeviceError
 
 if TYPE_CHECKING:
@@ -91,8 +91,7 @@ def worker_processes(machine: Machine, device: torch.device | None) -> int:
         return machine.workers
     if device is not None and device.type == "cpu":
         return 0
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(8, cores)
+    return min(8, usable_cores())
 
 
 def use_channels_last(device: torch.device, machine: Machine) -> bool:

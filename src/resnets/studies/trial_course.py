@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import time
-import warnings
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -196,12 +195,6 @@ class Course:
 
         Where several help, all of them are measured together; that may take the trial past its time.
         """
-        with warnings.catch_warnings():
-            # More workers than cores are tried on purpose: they help where workers wait.
-            warnings.filterwarnings("ignore", message="This DataLoader will create")
-            self._try_all(measured)
-
-    def _try_all(self, measured: Measured) -> None:
         for option in self._options(measured):
             late = self.elapsed + 2 * self._whole_seconds > _LONGEST * self.seconds
             if late and len(self.tried) >= _ALWAYS_TRIED:
