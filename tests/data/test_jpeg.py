@@ -2,9 +2,12 @@
 
 import contextlib
 import io
+import re
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from resnets.data import jpeg
@@ -136,6 +139,19 @@ def test_a_file_that_is_cut_off_anywhere_is_refused_or_complete(subsampling):
             np.testing.assert_array_equal(image.pixels(Window(1, 0, 0, 90, 70)), whole)
             complete += 1
     assert complete <= 3
+
+
+@given(
+    scan=st.lists(st.sampled_from([b"\xff", b"\xff\x00", b"\xff\xd3", b"\xff\xd9", b"\xff\xc4", b"\x00", b"a"])),
+    begin=st.integers(0, 9),
+    at_once=st.integers(1, 9),
+)
+def test_the_marker_after_a_scan_is_the_first_that_is_no_restart(scan, begin, at_once):
+    content = b"".join(scan)
+    found = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]").search(content, begin)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jpeg, "_SEARCHED_AT_ONCE", at_once)
+        assert jpeg._marker_after_scan(content, begin) == (None if found is None else found[0])
 
 
 def test_damage_that_no_decoder_can_go_on_from_is_an_error():
