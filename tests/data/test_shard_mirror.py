@@ -13,7 +13,7 @@ from torch.utils.data import Dataset as TorchDataset
 
 import resnets
 from resnets.data import shard_index, shard_mirror
-from resnets.data.download import download
+from resnets.data.download import DownloadError, download
 from resnets.data.folder import list_folder
 from resnets.data.open import dataset_spec_for, open_folder
 from resnets.data.read_ahead import read_ahead
@@ -85,6 +85,39 @@ def test_shards_of_a_server_are_those_of_its_folder_and_fetched_once_when_needed
     fetched = [path for path in asked if path.endswith(".tar")]
     assert len(fetched) == len(set(fetched)) == len(read_index(shards).shards)
     assert asked.count("/index.npz") == 1
+
+
+def test_a_server_that_is_out_of_reach_at_the_second_start_is_not_needed(server, monkeypatch, capfd):
+    url, asked = server
+    root = mirror(url)
+    expected = read_all(open_folder(ImageFolder(), root).splits["train"])
+    asked.clear()
+
+    def unreachable(_, **__):
+        raise DownloadError("nobody answers.")
+
+    monkeypatch.setattr(shard_mirror, "read_url", unreachable)
+    assert mirror(f"{url}/") == root
+    assert f"nobody answers. Going on with what was fetched from it before, in {root}." in capfd.readouterr().err
+    assert read_all(open_folder(ImageFolder(), root).splits["train"]) == expected
+    assert not asked
+    with pytest.raises(DataError, match="nobody answers"):
+        mirror(f"{url}/others")
+    (root / shard_mirror.INDEX).unlink()
+    with pytest.raises(DataError, match="nobody answers"):
+        mirror(url)
+
+
+def test_a_server_that_has_the_shards_no_more_is_not_replaced_by_what_was_fetched(server, monkeypatch):
+    url, _ = server
+    mirror(url)
+
+    def gone(_, **__):
+        raise DownloadError("gone.", 404)
+
+    monkeypatch.setattr(shard_mirror, "read_url", gone)
+    with pytest.raises(DataError, match="gone"):
+        mirror(url)
 
 
 def test_old_shards_make_room_for_new_ones(server, shards, monkeypatch):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +26,7 @@ from resnets.data.shard_index import (
     read_description,
 )
 from resnets.specs.errors import DataError
+from resnets.specs.visible import in_line
 
 if TYPE_CHECKING:
     from resnets.data.shard_index import Shard, ShardIndex
@@ -44,6 +46,8 @@ def is_url(data: str) -> bool:
 def mirror(url: str) -> Path:
     """Return a folder with the index of the shards at `url`, the address of the folder that holds them.
 
+    While the server cannot be reached, the folder of the last time is returned, and a line on stderr says so.
+
     Raises:
         DataError: there is no index, it is damaged, or the folder cannot be written.
     """
@@ -52,6 +56,11 @@ def mirror(url: str) -> Path:
     try:
         content = read_url(f"{url}/{DESCRIPTION}", limit_bytes=MAX_DESCRIPTION_BYTES)
     except DownloadError as error:
+        kept = _last_mirror(url) if error.status is None else None
+        if kept is not None:
+            _limit_bytes()
+            print(in_line(f"{error} Going on with what was fetched from it before, in {kept}."), file=sys.stderr)
+            return kept
         raise DataError(
             f"{error} --data takes the address of a folder of shards, with {DESCRIPTION} in it; `resnets prepare` makes one."
         ) from error
@@ -145,6 +154,18 @@ def origin(folder: Path, index: ShardIndex) -> Origin | None:
             f"{largest / 1e9:.3g} GB; allow several of them."
         )
     return Origin(url=url, folder=folder, shards=index.shards)
+
+
+def _last_mirror(url: str) -> Path | None:
+    """Return the folder that was written last for `url` and is complete but for shards."""
+    notes = (default_data_root() / "shards").glob(f"*/{_ORIGIN}")
+    with contextlib.suppress(OSError):  # another process removes or writes one
+        for note in sorted(notes, key=lambda note: note.stat().st_mtime, reverse=True):
+            with contextlib.suppress(ValueError, KeyError, TypeError):
+                is_complete = all((note.parent / name).is_file() for name in (INDEX, DESCRIPTION))
+                if is_complete and json.loads(note.read_bytes())["url"] == url:
+                    return note.parent
+    return None
 
 
 def _limit_bytes() -> int | None:
