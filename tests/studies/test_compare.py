@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 import resnets
 from resnets.artifacts.found_runs import FoundRun, find_runs
 from resnets.artifacts.run_log import RunLog
 from resnets.data.batches import training_batches
+from resnets.data.digits import open_digits
 from resnets.data.open import open_dataset
 from resnets.data.preprocess import preprocess_for
 from resnets.metrics.paired import paired_difference
@@ -210,10 +212,10 @@ def test_a_study_that_is_to_train_everything_takes_nothing_from_elsewhere(elsewh
     ],
 )
 def test_a_run_of_another_spec_never_stands_for_one(elsewhere, other):
-    found = find_runs([Path("runs")])
-    assert finished_elsewhere(A, found, Path("new")) is not None
-    assert finished_elsewhere(A, found, Path("runs/other")) is None
-    assert finished_elsewhere(other, found, Path("new")) is None
+    found, images = find_runs([Path("runs")]), open_digits().fingerprint
+    assert finished_elsewhere(A, found, Path("new"), images) is not None
+    assert finished_elsewhere(A, found, Path("runs/other"), images) is None
+    assert finished_elsewhere(other, found, Path("new"), images) is None
 
 
 def test_a_run_whose_spec_does_not_say_all_about_it_is_trained(tmp_path):
@@ -225,7 +227,12 @@ def test_a_run_whose_spec_does_not_say_all_about_it_is_trained(tmp_path):
         def exactly(self, spec):
             return FoundRun(path=tmp_path / "run", spec=spec, log=RunLog())
 
-    assert finished_elsewhere(A, Everything(), tmp_path / "new") is not None
+    (tmp_path / "run" / "model").mkdir(parents=True)
+    (tmp_path / "run" / "model" / "config.json").write_text(
+        json.dumps({"format_version": 1, "model": {}, "dataset_fingerprint": "1" * 64})
+    )
+    assert finished_elsewhere(A, Everything(), tmp_path / "new", "1" * 64) is not None
+    assert finished_elsewhere(A, Everything(), tmp_path / "new", "2" * 64) is None
     for other in (
         dataclasses.replace(
             A, model=Mine(block="basic", blocks=(1,), widths=(8,), stem="3x3", shortcut="A")
@@ -233,14 +240,32 @@ def test_a_run_whose_spec_does_not_say_all_about_it_is_trained(tmp_path):
         dataclasses.replace(A, init=GivenWeights(source="model/")),
         short("folder.scratch"),
     ):
-        assert finished_elsewhere(other, Everything(), tmp_path / "new") is None
+        assert finished_elsewhere(other, Everything(), tmp_path / "new", "1" * 64) is None
 
 
-def test_a_run_from_elsewhere_on_other_images_is_refused_with_what_to_do(elsewhere):
+@pytest.mark.parametrize("other", ["0" * 64, None])
+def test_a_run_from_elsewhere_on_other_images_is_trained_anew(elsewhere, other):
     config = Path("runs/other/a-seed0/model/config.json")
-    config.write_text(json.dumps(json.loads(config.read_text()) | {"dataset_fingerprint": "0" * 64}))
-    with pytest.raises(RunError, match=r"other images than .*Train both here: --no-reuse"):
-        run_study("runs/new", A, A, reuse=True)
+    document = json.loads(config.read_text()) | {"dataset_fingerprint": other}
+    config.write_text(json.dumps({name: value for name, value in document.items() if value is not None}))
+    comparison = run_study("runs/new", seeds=1, reuse=True)
+    assert [path.name for path in elsewhere] == ["a-seed0"]
+    assert [comparison.outcomes[side][0].reused for side in "ab"] == [False, True]
+
+
+def test_a_finished_study_is_no_answer_for_other_images(tmp_path):
+    small = ImageFolder(image_px=32, resize_px=32)
+    a = short("folder.scratch", dataset=small, model=A.model, global_batch=8)
+    b = dataclasses.replace(a, label_smoothing=0.2)
+    colours = {"cat": (200, 30, 30), "dog": (30, 200, 30)}
+    for where in ("here", "there"):
+        for name, colour in colours.items():
+            (tmp_path / where / "photos" / name).mkdir(parents=True)
+            for number in range(12 if where == "here" else 13):
+                Image.new("RGB", (40, 40), colour).save(tmp_path / where / "photos" / name / f"{number}.png")
+    run_study(tmp_path / "study", a, b, seeds=1, data=tmp_path / "here" / "photos")
+    with pytest.raises(ModelError, match=r"was trained on other images than .*there"):
+        run_study(tmp_path / "study", a, b, seeds=1, data=tmp_path / "there" / "photos")
 
 
 def test_a_study_killed_in_its_first_run_is_gone_on_with(copied):
@@ -324,7 +349,7 @@ def test_damaged_runs_are_named_with_what_to_do(copied):
     with pytest.raises(ModelError, match=r"a-seed1.*garbles the errors"):
         run_study(copied)
     config.write_text(json.dumps(document | {"dataset_fingerprint": "0" * 64}))
-    with pytest.raises(RunError, match="a-seed1 was trained on other images"):
+    with pytest.raises(ModelError, match="a-seed1 is finished, and was trained on other images"):
         run_study(copied)
     config.write_text("{")
     with pytest.raises(ModelError, match="a-seed1"):

@@ -177,6 +177,9 @@ def _read(form: _Form, folder: Path, spec: Cifar) -> Dataset:
         planes, labels[start : start + count] = read_file(folder / name, form, count)
         _interleave(planes, images[start : start + count])
         start += count
+    # Of the official images: the same are tested at whatever size they are seen.
+    digest = hashlib.sha256(images.data)
+    digest.update(labels.astype("<i8").data)
     images = pooled(images, spec.image_px)
     validation_images = spec.validation_images
     parts = {
@@ -184,8 +187,6 @@ def _read(form: _Form, folder: Path, spec: Cifar) -> Dataset:
         "validation": slice(_TRAIN_IMAGES - validation_images, _TRAIN_IMAGES),
         "test": slice(_TRAIN_IMAGES, None),
     }
-    digest = hashlib.sha256(images.data)
-    digest.update(labels.astype("<i8").data)
     return Dataset(
         name=f"cifar{form.num_classes}" + (f" at {spec.image_px} pixels" if spec.image_px != _SIDE else ""),
         classes=classes,

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from resnets import api
 from resnets.artifacts.found_runs import default_roots, find_runs
 from resnets.artifacts.run_directory import write_json
-from resnets.data.open import dataset_spec_for
+from resnets.data.open import dataset_spec_for, open_dataset
 from resnets.engine.interruption import listen
 from resnets.recipes.find import check_data, recipe
 from resnets.report.paired_curves import draw_paired_curves
@@ -93,10 +93,12 @@ def compare(
     """
     specs = {"a": _seedless(a), "b": _seedless(b)}
     _check(specs, seeds, first_seed, data)
+    fingerprint = _fingerprint(specs, data, data_root)
     folder = StudyFolder(Path(run) if run is not None else default_folder(specs["a"], specs["b"], data), specs)
     folder.check_same()
     study = _Study(
         folder=folder,
+        fingerprint=fingerprint,
         elsewhere=find_runs(default_roots() if reuse else ()),
         data=data,
         data_root=data_root,
@@ -211,11 +213,27 @@ def _check(specs: dict[str, TrainSpec], seeds: int, first_seed: int, data: str |
         )
 
 
+def _fingerprint(specs: dict[str, TrainSpec], data: str | Path | None, data_root: str | Path | None) -> str:
+    """Return the digest of the images that both sides share.
+
+    Raises:
+        DataError: they are not there, or damaged.
+    """
+    dataset, root = specs["a"].dataset, None
+    if data is not None:
+        dataset, root = dataset_spec_for(str(data), dataset)
+    if root is None and data_root is not None:
+        root = Path(data_root)
+    return open_dataset(dataset, root).fingerprint
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class _Study:
     """What every run of a study shares."""
 
     folder: StudyFolder
+    fingerprint: str
+    """Digest of the images that all runs are trained and tested on."""
     elsewhere: FoundRuns
     """Runs that may be finished already."""
     data: str | Path | None
@@ -263,7 +281,7 @@ class _Study:
     def _finished_elsewhere(self, spec: TrainSpec) -> FoundRun | None:
         if self.data is not None:
             spec = dataclasses.replace(spec, dataset=dataset_spec_for(str(self.data), spec.dataset)[0])
-        return finished_elsewhere(spec, self.elsewhere, self.folder.path)
+        return finished_elsewhere(spec, self.elsewhere, self.folder.path, self.fingerprint)
 
     def result(self, outcomes: dict[tuple[str, int], Outcome], seeds: range) -> Comparison:
         """Return the comparison, after writing it and its picture into the folder.
@@ -275,12 +293,9 @@ class _Study:
         first = per_side["a"][0]
         for outcome in (*per_side["a"], *per_side["b"]):
             if (outcome.fingerprint, outcome.split) != (first.fingerprint, first.split):
-                remedy = "Delete the one that is wrong, or choose another --run."
-                if first.reused or outcome.reused:
-                    remedy = "Train both here: --no-reuse."
                 raise RunError(
-                    f"{outcome.path} was trained on other images than {first.path} (the data have changed in between, or "
-                    f"--data is another): their errors do not compare. {remedy}"
+                    f"{outcome.path} was trained on other images than {first.path} (the data have changed in between): "
+                    "their errors do not compare. Delete the one that is wrong, or choose another --run."
                 )
         comparison = Comparison(
             folder=self.folder.path,

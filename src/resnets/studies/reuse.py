@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from resnets.artifacts.model_folder import read_config
 from resnets.specs import io
 from resnets.specs.data import Cifar, Digits
+from resnets.specs.errors import ModelError
 from resnets.specs.finetune import GivenWeights
 
 if TYPE_CHECKING:
@@ -15,18 +17,25 @@ if TYPE_CHECKING:
     from resnets.specs.run import TrainSpec
 
 
-def finished_elsewhere(spec: TrainSpec, found: FoundRuns, own: Path) -> FoundRun | None:
+def finished_elsewhere(spec: TrainSpec, found: FoundRuns, own: Path, fingerprint: str) -> FoundRun | None:
     """Return a finished run that may stand for one of `spec`, outside of the folder `own`; None where there is none.
 
     It has the very spec, and the spec says all: the images are digits or CIFAR, not whatever a folder held; the weights
-    are new, not those that lay at a path; and no part is code of the user's own, which may have changed since.
+    are new, not those that lay at a path; and no part is code of the user's own, which may have changed since. Its
+    images are those of `fingerprint`, in the same order.
     """
     if not isinstance(spec.dataset, Digits | Cifar) or isinstance(spec.init, GivenWeights):
         return None
     if _has_own_code(io.to_json(spec)):
         return None
     run = found.exactly(spec)
-    return None if run is None or run.path.resolve().is_relative_to(own.resolve()) else run
+    if run is None or run.path.resolve().is_relative_to(own.resolve()):
+        return None
+    try:
+        stored = read_config(run.path / "model" / "config.json").get("dataset_fingerprint")
+    except ModelError:
+        return None
+    return run if stored == fingerprint else None
 
 
 def _has_own_code(value: Any) -> bool:
