@@ -394,6 +394,11 @@ def _finished(parts: Parts) -> TrainedRun:
         raise ModelError(
             f"{error} Delete {parts.directory.model} and run again: it is made anew from the last checkpoint."
         ) from error
+    if stored.fingerprint not in ("", parts.dataset.fingerprint):
+        raise ModelError(
+            f"{parts.directory.path} is finished, and was trained on other images than {parts.dataset.name} holds now "
+            "(another folder, or files or classes that were added, removed or renamed). Start anew with another --run."
+        )
     return TrainedRun(
         path=parts.directory.path,
         spec=parts.spec,
