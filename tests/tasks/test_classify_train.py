@@ -285,6 +285,14 @@ def test_images_that_changed_are_noticed_on_resume(photos, photos_spec, tmp_path
         resnets.train(photos_spec, data=photos, run=tmp_path / "run", machine=QUICK, quiet=True)
 
 
+def test_images_that_changed_are_noticed_after_the_end(photos, photos_spec, tmp_path):
+    resnets.train(photos_spec, data=photos, run=tmp_path / "run", machine=QUICK, quiet=True)
+    assert resnets.train(photos_spec, data=photos, run=tmp_path / "run", machine=QUICK, quiet=True).was_finished
+    (photos / "train" / "red" / "0.png").unlink()
+    with pytest.raises(ModelError, match=r"is finished, and was trained on other images.*another --run"):
+        resnets.train(photos_spec, data=photos, run=tmp_path / "run", machine=QUICK, quiet=True)
+
+
 def test_broken_images_are_left_out_of_training_and_of_every_score(photos, photos_spec, tmp_path, capsys):
     for path in (photos / "train" / "red" / "0.png", photos / "val" / "blue" / "0.png"):
         path.write_bytes(path.read_bytes()[:200])
