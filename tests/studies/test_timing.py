@@ -1,5 +1,8 @@
 """Work in turns, with a clock that only the work moves: what is called when, and what is made of the times."""
 
+import collections
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -42,13 +45,33 @@ def test_a_spread_is_in_order_and_its_middle_is_the_median(values):
     assert [found.smallest, *middle, found.largest] == sorted([min(values), *middle, max(values)])
 
 
-def test_every_round_has_each_once_and_begins_with_the_next():
+def orders(names, rounds):
+    """Return in which order the turns of each round were."""
+    machine = Machine()
+    interleaved({name: machine.work(name, 1.0) for name in names}, rounds=rounds, warm_up=0, clock=machine.clock)
+    called = "".join(name for name, _ in machine.calls)
+    return [called[first : first + len(names)] for first in range(0, len(called), len(names))]
+
+
+def test_every_round_has_each_once():
     machine = Machine()
     runs = {name: machine.work(name, 1.0) for name in "abc"}
     measured = interleaved(runs, rounds=3, warm_up=1, clock=machine.clock)
-    assert "".join(name for name, _ in machine.calls) == "abc" + "bca" + "cab" + "abc"
+    names = [name for name, _ in machine.calls]
+    assert [sorted(names[first : first + 3]) for first in range(0, 12, 3)] == [["a", "b", "c"]] * 4
     assert [number for name, number in machine.calls if name == "b"] == [0, 1, 2, 3]
     assert measured == {name: [(1.0,)] * 3 for name in "abc"}
+
+
+def test_each_comes_after_each_other_about_as_often_and_at_every_place():
+    found = orders("abcd", 600)
+    assert found == orders("abcd", 600)
+    pairs = collections.Counter(pair for order in found for pair in itertools.pairwise(order))
+    assert len(pairs) == 12
+    assert all(110 <= count <= 190 for count in pairs.values())  # 150, where the places are random
+    places = collections.Counter((place, name) for order in found for place, name in enumerate(order))
+    assert len(places) == 16
+    assert all(110 <= count <= 190 for count in places.values())
 
 
 def test_the_warm_up_is_one_call_a_round_and_counts_for_nothing():
@@ -97,7 +120,8 @@ def test_between_turns_there_is_a_rest_that_is_not_measured():
 
     runs = {name: machine.work(name, 1.0) for name in "ab"}
     measured = interleaved(runs, rounds=1, warm_up=0, rest=rest, clock=machine.clock)
-    assert [name for name, _ in machine.calls] == ["rest", "a", "rest", "b"]
+    names = [name for name, _ in machine.calls]
+    assert (names[::2], sorted(names[1::2])) == (["rest", "rest"], ["a", "b"])
     assert measured == {"a": [(1.0,)], "b": [(1.0,)]}
 
 

@@ -183,7 +183,7 @@ def benchmark(
     quiet: bool = False,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Benchmark:
-    """Measure the systems in turns, and return a row for each, those that cannot run included.
+    """Measure the systems in turns, in random order, and return a row for each, those that cannot run included.
 
     Args:
         systems: the first is the reference of those that name none.

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
@@ -89,8 +91,8 @@ def interleaved(
 ) -> dict[str, Rounds]:
     """Let all of `runs` take their turn in every round, and return the seconds of their calls.
 
-    Each round begins with the next one of them, so that none always has the caches, or the heat, that the same
-    other one has left.
+    Each round is in another random order, the same orders each time that this is called, so that none always has the
+    caches, or the heat, that the same other one has left. Turns that only rotate would leave each its predecessor.
 
     Args:
         runs: the work, by name. A call is given how often it was called before.
@@ -109,11 +111,12 @@ def interleaved(
     """
     measured: dict[str, Rounds] = {name: [] for name in runs}
     done = dict.fromkeys(runs, 0)
+    random = np.random.default_rng(0)
     for number in range(-warm_up, rounds):
         on_round(number)
         names = list(measured)
-        first = (number + warm_up) % max(1, len(names))
-        for name in names[first:] + names[:first]:
+        for place in random.permutation(len(names)).tolist():
+            name = names[place]
             rest()
             turn: list[float] = []
             left = unmeasured if number >= 0 else 0
