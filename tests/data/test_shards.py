@@ -18,12 +18,15 @@ from resnets.data import shard_index
 from resnets.data.batches import evaluation_batches, training_batches
 from resnets.data.decode import read_image
 from resnets.data.folder import list_folder
+from resnets.data.jpeg import JPEG_MAGIC
 from resnets.data.open import open_folder, open_test_folder
 from resnets.data.order import ShardOrder
 from resnets.data.preprocess import Preprocessor
+from resnets.data.raw_pixels import RAW_MAGIC
 from resnets.data.shard_index import DESCRIPTION, INDEX, Form, read_index
 from resnets.data.shard_writer import prepare
 from resnets.data.shards import holds_shards, list_shards
+from resnets.data.sources import PackedNames
 from resnets.specs.catalogue import model_spec
 from resnets.specs.data import AreaCrop, ImageFolder
 from resnets.specs.errors import DataError, ImageError, SpecError
@@ -136,6 +139,7 @@ def test_resized_images_are_upright_and_have_the_shorter_side(folder, tmp_path, 
     exif[0x0112] = 6
     photo = Image.fromarray(np.random.default_rng(0).integers(0, 256, (3, 5, 3), dtype=np.uint8))
     photo.resize((50, 30)).save(turned / "train/cat/0.x.jpg", exif=exif, quality=95)
+    photo.resize((660, 22)).save(turned / "train/cat/3.x.bmp")  # longer than inputs of a net ever are
     prepare(list_folder(turned), tmp_path / "shards", form)
     ours = open_folder(ImageFolder(), tmp_path / "shards").splits["train"]
     theirs = open_folder(ImageFolder(), turned).splits["train"]
@@ -157,6 +161,52 @@ def test_a_small_jpeg_is_not_encoded_again(tmp_path):
     prepare(list_folder(tmp_path / "photos"), tmp_path / "shards", JPEG)
     split = open_test_folder(tmp_path / "shards").splits["test"]
     assert split.images.read(0) == (tmp_path / "photos/a/0.jpg").read_bytes()
+
+
+MAGIC = {".jpg": JPEG_MAGIC, ".npy": RAW_MAGIC, ".png": b"\x89PNG", ".webp": b"RIFF", ".bmp": b"BM"}
+
+
+@pytest.fixture(scope="module")
+def few(tmp_path_factory):
+    """Four images a class, of which the JPEG is called .png."""
+    root = write_folder(tmp_path_factory.mktemp("few"), splits=("",), images=4)
+    for name in ("cat", "d.o g"):
+        (root / name / "0.x.jpg").rename(root / name / "0.x.png")
+    return root
+
+
+@pytest.mark.parametrize("source", [None, Form(), JPEG, RAW, Form(kind="raw")])
+@pytest.mark.parametrize("target", [Form(), JPEG, replace(JPEG, resize_px=9), RAW, Form(kind="raw", resize_px=9)])
+def test_whatever_the_images_were_stored_as_they_become_what_is_asked_for(few, tmp_path, source, target):
+    listing = list_folder(few)
+    if source is not None:
+        prepare(listing, tmp_path / "source", source)
+        listing = list_shards(tmp_path / "source")
+    prepare(listing, tmp_path / "target", target)
+    ours, theirs = read_index(tmp_path / "target"), list_folder(few)
+    assert ours.images == 12
+    assert not ours.left_out
+    names = [path for name in sorted(theirs.splits["train"]) for path in theirs.splits["train"][name]]
+    with tarfile.open(tmp_path / "target/train-000000.tar") as archive:
+        for member in archive.getmembers()[::2]:
+            number, extension = int(member.name.split(".")[0]), "." + member.name.split(".")[1]
+            content = archive.extractfile(member).read()
+            assert content.startswith(MAGIC[extension])
+            assert extension in {"as-is": MAGIC, "jpeg": {".jpg"}, "raw": {".npy"}}[target.kind]
+            shorter = [form.resize_px for form in (source, target) if form is not None and form.resize_px]
+            assert min(read_image(content).size) == min(*shorter, *read_image(few / names[number]).size, 60)
+
+
+def test_a_copy_is_made_of_an_image_that_is_called_one(few, tmp_path):
+    from resnets.data.shard_index import write_index
+
+    prepare(list_folder(few), tmp_path / "shards", Form())
+    index = read_index(tmp_path / "shards")
+    for copy, suffix in (("long", "x" * 200), ("outside", "/../../..")):
+        write_index(tmp_path / "shards", replace(index, names=PackedNames.of([name + suffix for name in index.names])))
+        with pytest.raises(DataError, match="has no extension of an image"):
+            prepare(list_shards(tmp_path / "shards"), tmp_path / copy, Form())
+        assert not list((tmp_path / copy).glob("*.tar*"))
 
 
 def run_of(**fields):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -11,10 +10,12 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset as TorchDataset
 
-from resnets.data.decode import read_image
-from resnets.data.preprocess import resized_size
+from resnets.data.decode import is_image_name, read_image
+from resnets.data.jpeg import JPEG_MAGIC
+from resnets.data.raw_pixels import RAW_MAGIC
 from resnets.data.read_ahead import read_ahead
-from resnets.specs.errors import ImageError
+from resnets.specs.errors import DataError, ImageError
+from resnets.specs.visible import in_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 _SMALL_IMAGES_A_CHUNK, _IMAGES_A_CHUNK = 32, 4
 _SMALL_PX = 512
 _LONGEST_JPEG_PX = 65_500
+_JPEG_EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".jfif")
 
 
 class Outcome(NamedTuple):
@@ -37,6 +39,8 @@ class Outcome(NamedTuple):
     content: bytes = b""
     extension: str = ""
     reason: str = ""
+    unreadable: bool = False
+    """Whether the system could not read the file: a fault of the disk or network, perhaps not of this image."""
 
 
 class _Encoded(TorchDataset[list[Outcome]]):
@@ -55,15 +59,20 @@ class _Encoded(TorchDataset[list[Outcome]]):
         return [self._outcome(number) for number in self._numbers[first : first + self._at_once].tolist()]
 
     def _outcome(self, number: int) -> Outcome:
-        extension = Path(self._names[number]).suffix.lower()
         try:
             content = self._images.read(number)
-            if self._form.kind == "as-is":
-                return Outcome(content, extension)
-            return _encoded(content, extension, self._form)
         except ImageError as error:
-            # A file that is there and cannot be decoded is copied; one that cannot be read leaves nothing to copy.
+            # The context, where a source has said why without the cause.
+            return Outcome(reason=str(error), unreadable=isinstance(error.__cause__ or error.__context__, OSError))
+        try:
+            return _stored(content, self._names[number], self._form)
+        except ImageError as error:
             return Outcome(reason=str(error))
+
+    def paths(self, chunk: int) -> list[str]:
+        """Return the images of a chunk, for messages."""
+        first = chunk * self._at_once
+        return [self._images.path(number) for number in self._numbers[first : first + self._at_once].tolist()]
 
 
 def outcomes(
@@ -79,6 +88,7 @@ def outcomes(
         workers: processes that read and encode; 0 works in this one.
 
     Raises:
+        DataError: the name of an image that is copied is none of an image.
         ResnetsError: a worker process died.
     """
     chunks = _Encoded(images, names, numbers, form)
@@ -90,26 +100,65 @@ def outcomes(
         encoded.close()
 
 
-def _encoded(content: bytes, extension: str, form: Form) -> Outcome:
-    """Return an image in its new form; a JPEG that is small enough already stays as it is.
+def shrunk(image: Image.Image, shorter_px: int) -> Image.Image:
+    """Return an image with its shorter side resized to `shorter_px`; itself, where that is no longer.
+
+    Unlike `Preprocessor.resize` it keeps the whole of a very long image, which is smaller than it was in any case.
+    """
+    width, height = image.size
+    shorter = min(width, height)
+    if shorter <= shorter_px:
+        return image
+    size = (int(shorter_px * width / shorter), int(shorter_px * height / shorter))
+    return image.resize(size, Image.Resampling.BILINEAR)
+
+
+def jpeg_of(image: Image.Image, quality: int) -> bytes:
+    """Return an image as JPEG.
 
     Raises:
-        ImageError: it cannot be read.
+        ImageError: a side is too long for it.
     """
-    image = read_image(content)
-    size = image.size
-    if form.resize_px and min(size) > form.resize_px:
-        image = image.resize(resized_size(*size, form.resize_px), Image.Resampling.BILINEAR)
-    elif form.kind == "jpeg" and extension in (".jpg", ".jpeg"):
-        return Outcome(content, extension)
-    file = io.BytesIO()
-    if form.kind == "raw":
-        np.lib.format.write_array(file, np.asarray(image), version=(1, 0), allow_pickle=False)
-        return Outcome(file.getvalue(), ".npy")
     if max(image.size) > _LONGEST_JPEG_PX:
         raise ImageError(
             f"it cannot be stored as JPEG: {image.width} x {image.height} pixels, of which a side may have "
             f"{_LONGEST_JPEG_PX:,} at most"
         )
-    image.save(file, "JPEG", quality=form.quality, subsampling="4:2:0")
-    return Outcome(file.getvalue(), ".jpg")
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=quality, subsampling="4:2:0")
+    return file.getvalue()
+
+
+def _stored(content: bytes, name: str, form: Form) -> Outcome:
+    """Return an image in its new form; a JPEG that is small enough already stays as it is.
+
+    Raises:
+        ImageError: it cannot be decoded, which is not tried where the file is copied.
+        DataError: it is copied, and its name is none of an image.
+    """
+    if form.kind == "as-is":
+        return Outcome(content, _extension(content, name))
+    image = read_image(content)
+    smaller = shrunk(image, form.resize_px) if form.resize_px else image
+    if form.kind == "raw":
+        file = io.BytesIO()
+        np.lib.format.write_array(file, np.asarray(smaller), version=(1, 0), allow_pickle=False)
+        return Outcome(file.getvalue(), ".npy")
+    if smaller is image and content.startswith(JPEG_MAGIC):
+        return Outcome(content, _extension(content, name))
+    return Outcome(jpeg_of(smaller, form.quality), ".jpg")
+
+
+def _extension(content: bytes, name: str) -> str:
+    """Return what a file that is copied is called in a shard: as its name says, unless its first bytes know better.
+
+    Images of shards have the names of the files that those were made from, whatever they were stored as.
+    """
+    named = name[name.rfind(".") :].lower()
+    if content.startswith(RAW_MAGIC):
+        return ".npy"
+    if content.startswith(JPEG_MAGIC):
+        return named if named in _JPEG_EXTENSIONS else ".jpg"
+    if not is_image_name(named):
+        raise DataError(f"The name of {in_line(name)} has no extension of an image; no shard can have a copy of it.")
+    return named
