@@ -23,6 +23,41 @@ def test_resuming_cuts_what_came_after_the_checkpoint(tmp_path):
     assert lines[-1] == {"step": 30, "split": "train", "loss": 0.5}
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"step": null}',
+        '{"step": "5"}',
+        '{"step": true}',
+        '{"split": "train"}',
+        "[]",
+        "1" * 5000,
+        '{"step": ' + "1" * 5000 + "}",
+        "[" * 100_000,
+    ],
+)
+def test_resuming_drops_what_is_no_entry_of_a_log(tmp_path, line):
+    path = tmp_path / "metrics.jsonl"
+    good = '{"step": 5, "split": "train"}\n'
+    path.write_text(f"{line}\n{good}")
+    cut_after(path, 20)
+    assert path.read_text() == good
+
+
+def test_the_cut_log_is_on_the_disk_before_it_replaces_the_other(tmp_path, monkeypatch):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 5}\n')
+
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("resnets.engine.log.os.fsync", full)
+    with pytest.raises(TrainingError, match="No space left on device"):
+        MetricsLog(path, from_step=1)
+    assert path.read_text() == '{"step": 5}\n'
+    assert [file.name for file in tmp_path.iterdir()] == ["metrics.jsonl"]
+
+
 def test_numbers_that_are_not_finite_stay_out_of_the_json(tmp_path):
     path = tmp_path / "metrics.jsonl"
     with MetricsLog(path) as log:

@@ -88,20 +88,39 @@ class MetricsLog:
 
 
 def cut_after(path: Path, step: int) -> None:
-    """Drop the lines of `path` after `step`, those about the finished model, and a last one only half written."""
+    """Drop the lines of `path` after `step`, those about the finished model, and those that hold no entry of a log.
+
+    The file is either the old one or complete.
+
+    Raises:
+        OSError: it cannot be written.
+    """
     if not path.exists():
         return
     kept = []
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             entry = json.loads(line)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):  # also numbers of thousands of digits, and thousands of levels
             continue
-        if isinstance(entry, dict) and entry.get("step", 0) <= step and "final" not in entry:
+        if _is_entry(entry) and entry["step"] <= step and "final" not in entry:
             kept.append(line + "\n")
     temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
-    temporary.write_text("".join(kept), encoding="utf-8")
-    temporary.replace(path)
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write("".join(kept))
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _is_entry(value: Any) -> bool:
+    """Return whether a JSON value is an entry of a log: it says which step it is about."""
+    step = value.get("step") if isinstance(value, dict) else None
+    return isinstance(step, int) and not isinstance(step, bool)
 
 
 def _is_not_finite(value: Any) -> bool:
