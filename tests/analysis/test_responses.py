@@ -132,6 +132,16 @@ def test_with_statistics_of_the_images_responses_agree_with_the_closed_form(trai
     assert all(torch.equal(value, after[key]) for key, value in weights.items())
 
 
+def test_a_batch_that_is_not_full_does_not_weigh_more_than_its_images(trained_like, monkeypatch):
+    """Of 130 images, two would be a batch of their own and half of BatchNorm's statistics."""
+    monkeypatch.setattr("resnets.analysis.responses._PIXELS_A_BATCH", 1)
+    stored, batches = stored_model("cifar-resnet8", trained_like("cifar-resnet8")), []
+    stored.model.conv1.register_forward_pre_hook(lambda _, inputs: batches.append(len(inputs[0])))
+    responses = responses_on(stored, split_of(130))
+    assert batches == [65, 65] * 2
+    assert summarize(responses).largest_deviation < 1
+
+
 def test_every_response_of_an_untrained_net_is_one():
     stored = stored_model("cifar-resnet20", build(model_spec("cifar-resnet20", num_classes=5), seed=0).eval())
     responses = responses_on(stored, split_of(128))

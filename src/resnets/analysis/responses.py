@@ -172,9 +172,10 @@ def responses_on(
         raise UserError(f"images is {images}; responses need 2 or more.")
     device = torch.device(device)
     model = copy.deepcopy(stored.model).to(device).eval()
-    batch_size = max(_LEAST_BATCH, _PIXELS_A_BATCH // stored.preprocessor.spec.crop_px**2)
-
     of = len(split) if images is None else min(images, len(split))
+    most = max(_LEAST_BATCH, _PIXELS_A_BATCH // stored.preprocessor.spec.crop_px**2)
+    # Each batch weighs the same in BatchNorm's statistics, so none may be much smaller than the others.
+    batch_size = max(1, math.ceil(of / max(1, math.ceil(of / most))))
 
     def batches() -> Iterator[Tensor]:
         count = of
