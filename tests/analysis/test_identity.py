@@ -36,6 +36,15 @@ def test_a_deeper_residual_net_trains_on_from_the_same_function(trained_like, na
     assert last.weight.grad.abs().max() > 0
 
 
+def test_of_option_c_the_outputs_are_the_same_in_evaluation_mode_alone(trained_like):
+    """Each new block has a projection with BatchNorm, which normalises with the batch in training mode."""
+    model, images = trained_like("resnet18-c"), torch.randn(4, 3, 40, 40)
+    deeper = insert_identity_blocks(model, 1)
+    with torch.no_grad():
+        assert float((deeper(images) - model(images)).abs().max()) <= 1e-6
+        assert float((deeper.train()(images) - model.train()(images)).abs().max()) > 1e-4
+
+
 def test_a_plain_net_can_hold_the_shallow_one_twenty_times_as_deep(trained_like):
     """Plain nets of 128 layers degrade when they are trained; the solution is there all the same."""
     model, images = trained_like("cifar-plain8"), torch.randn(2, 3, 32, 32)

@@ -4,7 +4,8 @@ Blocks that are the identity go to the end of the stages of a trained net. The d
 training error could always be as low; that solvers do not find such solutions for plain nets is the degradation.
 
 - A residual block is the identity when the gamma and beta of its last BatchNorm are 0: its input has passed a ReLU, so
-  the last ReLU changes nothing. Its other weights are new, and it can be trained on.
+  the last ReLU changes nothing. Its other weights are new, and it can be trained on. The shortcuts of option C have a
+  BatchNorm of their own, which passes its input on in evaluation mode only: there, training starts elsewhere.
 - A plain block is the identity when its 3x3 kernels are Dirac's and its BatchNorms pass their input on, which they do
   in evaluation mode. A plain bottleneck cannot be: it squeezes its input through a quarter of the channels.
 - A highway block is the identity when its gate is closed.
@@ -34,6 +35,9 @@ _CLOSED = -200.0
 
 def insert_identity_blocks(model: nn.Module, extra: int | Sequence[int], *, seed: int = 0) -> ResNet:
     """Return a deeper net with the same outputs in evaluation mode; that of a residual net also in training mode.
+
+    Except with shortcut option C: the projection of each new block has a BatchNorm, which in training mode normalises
+    with the batch.
 
     Args:
         model: a residual, plain or highway net of the paper's blocks; it stays as it is. Its device, type and mode are
