@@ -1,5 +1,6 @@
 """Shards on a web server: the test starts one on loopback."""
 
+import dataclasses
 import http.server
 import json
 import threading
@@ -18,10 +19,19 @@ from resnets.data.folder import list_folder
 from resnets.data.open import dataset_spec_for, open_folder
 from resnets.data.read_ahead import read_ahead
 from resnets.data.shard_index import DESCRIPTION, Form, read_index
-from resnets.data.shard_mirror import LIMIT_VARIABLE, Origin, is_url, mirror
+from resnets.data.shard_mirror import (
+    LIMIT_VARIABLE,
+    Origin,
+    fetched_before,
+    fetched_shards,
+    fetching_nothing,
+    is_url,
+    mirror,
+)
 from resnets.data.shard_writer import prepare
 from resnets.specs.data import Digits, ImageFolder
-from resnets.specs.errors import DataError, ImageError
+from resnets.specs.errors import DataError, ImageError, UserError
+from resnets.specs.model import ResNetSpec
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
 
@@ -199,6 +209,55 @@ def test_a_shard_that_is_removed_while_a_process_waits_for_another_to_fetch_it_i
     monkeypatch.setattr(shard_mirror, "download", download_or_lose)
     assert read_all(split) == read_all(open_folder(ImageFolder(), shards).splits["train"])
     assert len(lost) == 2
+
+
+def test_a_set_that_fetches_nothing_reads_the_images_that_are_here_in_the_place_of_others(server, shards):
+    url, asked = server
+    assert fetched_before(url) is None
+    assert not asked
+    root = mirror(url)
+    assert (fetched_before(f"{url}/{DESCRIPTION}"), fetched_shards(root), fetched_shards(shards)) == (root, 0, None)
+    split = open_folder(ImageFolder(), root).splits["train"]
+    with fetching_nothing():
+        nothing = open_folder(ImageFolder(), root).splits["train"]
+    with pytest.raises(ImageError, match="cannot be read"):
+        nothing.images.read(0)
+    assert not [path for path in asked if path.endswith(".tar")]
+    here = np.flatnonzero(split.images.shard == split.images.shard[0])
+    expected = [split.images.read(int(index)) for index in here]
+    assert fetched_shards(root) == 1
+    with fetching_nothing():
+        some = open_folder(ImageFolder(), root).splits["train"]
+    asked.clear()
+    assert (len(some), set(read_all(some))) == (len(split), set(expected))
+    assert [some.images.read(int(index)) for index in here] == expected
+    assert not asked
+    assert len(set(read_all(open_folder(ImageFolder(), root).splits["train"]))) == len(split)
+
+
+def test_the_doctor_fetches_no_shards_and_needs_some(server, tmp_path):
+    url, asked = server
+    net = ResNetSpec(block="basic", blocks=(1,), widths=(8,), stem="3x3", shortcut="B")
+    dataset = ImageFolder(image_px=24, resize_px=28, mean_image=True)
+    spec = dataclasses.replace(resnets.recipe("folder.scratch"), model=net, dataset=dataset, global_batch=4)
+    machine = resnets.Machine(device="cpu", threads=1, workers=0)
+    refused = f"No training shard of {url} was fetched to this machine yet"
+    with pytest.raises(UserError, match=refused):
+        resnets.doctor(spec, data=url, machine=machine, seconds=1.0)
+    assert not asked
+    assert not (tmp_path / "home").exists()
+    root = mirror(url)
+    for data in (url, root):
+        with pytest.raises(UserError, match="No training shard of"):
+            resnets.doctor(spec, data=data, machine=machine, seconds=1.0)
+    open_folder(ImageFolder(), root).splits["train"].images.read(0)
+    asked.clear()
+    before = sorted(root.iterdir())
+    diagnosis = resnets.doctor(spec, data=url, machine=machine, seconds=1.0).diagnosis
+    assert "read the training images in 1 shard that is here already" in " ".join(diagnosis.notes)
+    assert diagnosis.measured.images == len(open_folder(ImageFolder(), root).splits["train"])
+    assert not asked
+    assert sorted(root.iterdir()) == before
 
 
 def test_less_room_than_a_shard_takes_is_refused(server, monkeypatch):

@@ -1,24 +1,39 @@
 """The parts of a trial: images that take no time, or less of it; what limits, by the rates; what is worth trying."""
 
 import dataclasses
+import os
 import threading
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 import resnets
-from resnets.data.sources import FolderFiles
+from resnets.artifacts.run_directory import RunDirectory
+from resnets.cli.doctor_screen import _stages
+from resnets.data.preprocess import Preprocessor
+from resnets.data.shard_index import Places
+from resnets.data.shards import ShardFiles
+from resnets.data.sources import FolderFiles, PackedNames
+from resnets.engine.distributed import distributed
+from resnets.engine.threads import threads
+from resnets.specs.data import ImageFolder
 from resnets.specs.errors import ImageError, UserError
+from resnets.specs.model import ResNetSpec
+from resnets.studies import trial_course
 from resnets.studies.commands import with_flags, without_flag
-from resnets.studies.diagnosis import Measured
+from resnets.studies.diagnosis import Measured, _headline
 from resnets.studies.doctor import _places as places_of
-from resnets.studies.trial import Rate
+from resnets.studies.machine_facts import machine_facts
+from resnets.studies.trial import Rate, Trainee, host_rate, loading_rate
+from resnets.studies.trial_course import Course
 from resnets.studies.trial_images import (
     ImagesInMemory,
+    Reading,
     SmallerImages,
     are_larger,
     drop_from_cache,
@@ -26,6 +41,7 @@ from resnets.studies.trial_images import (
     read_images,
 )
 from resnets.studies.trial_options import Option, fewer_workers, more_workers, no_workers
+from resnets.tasks.classify.prepare import prepare
 
 
 def rate(images_per_second, waiting_share=0.0):
@@ -64,7 +80,14 @@ def measured(*, read=1e4, again=1e6, decode=1e4, load=None, model=1e4, transfer=
         ({"read": 100}, "disk"),
         ({"decode": 100}, "decode"),
         ({"model": 100}, "model"),
-        ({"transfer": 100}, "transfer"),
+        ({"transfer": 105, "load": 100}, "transfer"),
+        ({"transfer": 95, "load": 100}, "transfer"),
+        ({"transfer": 105, "load": 90, "decode": 95}, "decode"),
+        ({"transfer": 105, "load": 90, "read": 95}, "disk"),
+        ({"transfer": 300, "load": 100, "decode": 210, "read": 200}, "disk"),
+        ({"transfer": 105, "load": 100, "model": 90}, "model"),
+        # 16 threads of the run's own process, 10 ms to read an image and 25 to decode it.
+        ({"read": 1600, "decode": 640, "load": 457, "workers": 0, "threads": 16}, "decode"),
         ({"read": 100, "cached": True}, "model"),
         ({"again": 100, "cached": True}, "disk"),
         ({"load": 100, "decode": None}, "batches"),
@@ -82,6 +105,23 @@ def test_whatever_the_rates_the_one_that_limits_is_the_least(rates):
     found = measured(read=read, decode=decode, model=model)
     assert found.limit == {read: "disk", decode: "decode", model: "model"}[min(rates)]
     assert found.factor >= 1
+
+
+def test_what_is_said_of_the_way_to_the_device_can_be():
+    found = measured(transfer=105, load=100, read=1e3, decode=1e3, workers=8)
+    assert _headline(found) == (
+        "The way to the device limits: 100 images/s arrive there; 8 workers could read and decode 500, and the model could "
+        "train on 10,000."
+    )
+    assert found.factor == 100
+
+
+@pytest.mark.parametrize(("workers", "readers"), [(0, "16 readers get"), (1, "1 reader gets"), (3, "3 readers get")])
+def test_without_workers_the_threads_of_the_process_read(workers, readers):
+    found = measured(read=100, load=90, workers=workers, threads=16)
+    assert f"The disk limits: {readers} 100 images/s" in _headline(found)
+    count = readers.rpartition(" ")[0]
+    assert [name for name, *_ in _stages(found)][:2] == [f"read files from disk, {count}", f"read them again, {count}"]
 
 
 def test_an_accelerator_waits_as_long_as_its_rate_falls_short_and_a_cpu_as_long_as_was_measured():
@@ -103,6 +143,8 @@ def test_more_workers_are_tried_up_to_what_the_model_needs():
     assert more_workers(1, few, cores=8) == [5]
     assert more_workers(1, few, cores=2) == [2, 5, 4]
     assert all(count > 8 for count in more_workers(8, few, cores=2))
+    # 16 threads of the run's own process bring 25 images/s each.
+    assert more_workers(0, measured(load=400, model=200, workers=0, threads=16), cores=16) == [10]
     assert fewer_workers(8, measured(load=800, model=100, workers=8)) == [2]
     assert fewer_workers(1, measured(load=800, model=100, workers=1)) == []
 
@@ -174,12 +216,95 @@ def test_smaller_images_are_those_of_prepare(tmp_path):
         assert all(content in stored for content in mine)
 
 
+@pytest.fixture
+def forgotten(monkeypatch):
+    """The numbers on the disk of the files that the system was asked to forget."""
+    if not hasattr(os, "posix_fadvise"):
+        pytest.skip("no system that can be asked to forget files")
+    asked = []
+    monkeypatch.setattr(os, "posix_fadvise", lambda file, *_: asked.append(os.fstat(file).st_ino))
+    return asked
+
+
+def test_an_archive_beside_images_is_not_taken_for_their_shards(tmp_path, forgotten):
+    for name in ("a.jpg", "b.jpg", "c.jpg", "left.tar"):
+        (tmp_path / name).write_bytes(b"abc")
+    source = FolderFiles(tmp_path, PackedNames.of(["a.jpg", "b.jpg", "c.jpg"]))
+    assert drop_from_cache(source, [0, 2]) == 2
+    assert forgotten == [(tmp_path / name).stat().st_ino for name in ("a.jpg", "c.jpg")]
+
+
+def test_of_shards_those_are_dropped_that_the_images_are_in(tmp_path, forgotten):
+    paths = tuple(str(tmp_path / f"train-{number:06}.tar") for number in range(3))
+    for path in paths:
+        Path(path).write_bytes(b"abcd")
+    numbers = np.array([0, 1, 1, 2, 0])
+    places = Places(shard=numbers, offset=numbers, size=numbers, crc32=numbers.astype(np.uint32))
+    source = ShardFiles("set", paths, PackedNames.of("abcde"), places)
+    for images in (source, SmallerImages(source, [b"x"])):
+        forgotten.clear()
+        assert drop_from_cache(images, [4, 2, 1]) == 2
+        assert forgotten == [Path(path).stat().st_ino for path in paths[:2]]
+
+
 def test_only_files_can_be_dropped_from_the_cache(tmp_path):
     path = tmp_path / "a.jpg"
     path.write_bytes(b"abc")
     assert drop_from_cache(FolderFiles.of([path, tmp_path / "none.jpg"]), [0, 1]) in (0, 1)
     assert drop_from_cache(ImagesInMemory([b"abc"], 1), [0]) == 0
     assert path.read_bytes() == b"abc"
+
+
+@pytest.fixture
+def course(photos, tmp_path):
+    """A trial of a small run in the own process, on four training images."""
+    net = ResNetSpec(block="basic", blocks=(1,), widths=(8,), stem="3x3", shortcut="B")
+    spec = dataclasses.replace(
+        resnets.recipe("folder.scratch"), model=net, dataset=ImageFolder(image_px=32, resize_px=36), global_batch=4
+    )
+    machine, nowhere = resnets.Machine(device="cpu", workers=0), RunDirectory(tmp_path / "none")
+    with distributed(torch.device("cpu")) as ranks, threads(3):
+        parts = prepare(spec, photos, nowhere, machine, ranks, "", quiet=True)
+        yield Course(parts=parts, root=photos, facts=machine_facts(), seconds=1.0, on_stage=lambda stage: None)
+
+
+@pytest.mark.parametrize(("workers", "readers"), [(0, 3), (1, 1), (2, 2)])
+def test_as_many_read_as_in_the_run(course, monkeypatch, workers, readers):
+    asked = []
+
+    def read(*arguments, **named):
+        asked.append(named["readers"])
+        return read_images(*arguments, **named)
+
+    monkeypatch.setattr(trial_course, "read_images", read)
+    course.parts = dataclasses.replace(course.parts, workers=workers)
+    course._read(course.parts.dataset.splits["train"])
+    assert asked == [readers, readers]
+
+
+def test_a_batch_of_the_trial_is_work_for_all_threads_of_the_process(course):
+    # A thread reads an image in 10 ms and decodes it in 10: one makes 10 in 0.2 s, three make 30.
+    course.seconds = 20 / 3
+    reading = Reading(indices=tuple(range(64)), contents=(), unreadable=0, seconds=64 * 0.01 / 3)
+    *_, together = course._begin(course.parts, 64, reading, rate(100))
+    course.parts = dataclasses.replace(course.parts, workers=1)
+    *_, alone = course._begin(course.parts, 64, dataclasses.replace(reading, seconds=64 * 0.01), rate(100))
+    assert (together, alone) == (16, 8)  # 64, halved
+
+
+def test_the_time_that_forgetting_files_takes_counts(course, monkeypatch):
+    monkeypatch.setattr(Course, "_turn", lambda self, parts: time.sleep(0.05) or 0)
+    monkeypatch.setattr(trial_course, "training_rate", lambda *_: rate(1))
+    course._training_rate(course.parts, Trainee(course.parts))
+    assert course._whole_seconds >= 0.05
+
+
+def test_what_the_device_does_is_no_part_of_what_the_host_decodes(course, monkeypatch):
+    monkeypatch.setattr(Preprocessor, "normalize", lambda self, pixels: time.sleep(0.05) or pixels.float())
+    assert loading_rate(course.parts, 0.1).images_per_second < 80  # 4 images in 0.05 s
+    found = host_rate(course.parts, 0.1)
+    assert found.images % 4 == 0
+    assert found.images_per_second > 80
 
 
 def test_a_flag_takes_the_place_of_the_one_before():

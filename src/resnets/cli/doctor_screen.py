@@ -90,7 +90,7 @@ def _stages(measured: Measured) -> Iterator[tuple[str, Rate, bool]]:
     """Yield name and rate of each stage, and whether it is the one that limits."""
     limit, workers = measured.limit, measured.workers
     who = counted(workers, "worker") if workers else "no workers"
-    readers = counted(max(1, workers), "reader")
+    readers = counted(measured.readers, "reader")
     if measured.read is not None and measured.read_again is not None:
         disk = limit == "disk"
         yield f"read files from disk, {readers}", measured.read, disk and not measured.cached

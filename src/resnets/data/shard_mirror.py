@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import sys
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,6 +30,8 @@ from resnets.specs.errors import DataError
 from resnets.specs.visible import in_line
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from resnets.data.shard_index import Shard, ShardIndex
 
 _ORIGIN = "origin.json"
@@ -36,6 +39,8 @@ LIMIT_VARIABLE = "RESNETS_SHARD_CACHE_GB"
 
 # With the waits between them, a server may be out of order for two minutes.
 _ATTEMPTS = 8
+
+_may_fetch: ContextVar[bool] = ContextVar("_may_fetch", default=True)
 
 
 def is_url(data: str) -> bool:
@@ -51,8 +56,7 @@ def mirror(url: str) -> Path:
     Raises:
         DataError: there is no index, it is damaged, or the folder cannot be written.
     """
-    url = url.rstrip("/")
-    url = url.removesuffix(f"/{DESCRIPTION}")
+    url = _without_file(url)
     try:
         content = read_url(f"{url}/{DESCRIPTION}", limit_bytes=MAX_DESCRIPTION_BYTES)
     except DownloadError as error:
@@ -154,6 +158,38 @@ def origin(folder: Path, index: ShardIndex) -> Origin | None:
             f"{largest / 1e9:.3g} GB; allow several of them."
         )
     return Origin(url=url, folder=folder, shards=index.shards)
+
+
+@contextlib.contextmanager
+def fetching_nothing() -> Iterator[None]:
+    """Let sets that are opened meanwhile read none but the shards that are there: see `ShardFiles.of_those_here`.
+
+    This is for a look at a run, which is to download nothing and needs images of the set, not each at its place.
+    """
+    token = _may_fetch.set(False)
+    try:
+        yield
+    finally:
+        _may_fetch.reset(token)
+
+
+def may_fetch() -> bool:
+    """Return whether shards are fetched of sets that are opened now."""
+    return _may_fetch.get()
+
+
+def fetched_before(url: str) -> Path | None:
+    """Return the folder of the shards at `url` as they were when they were last trained on here; no server is asked."""
+    return _last_mirror(_without_file(url))
+
+
+def fetched_shards(folder: Path) -> int | None:
+    """Return how many training shards were fetched to `folder`; None where those in it come from no server."""
+    return len(list(folder.glob("train-*.tar"))) if (folder / _ORIGIN).is_file() else None
+
+
+def _without_file(url: str) -> str:
+    return url.rstrip("/").removesuffix(f"/{DESCRIPTION}")
 
 
 def _last_mirror(url: str) -> Path | None:

@@ -76,6 +76,10 @@ class ShardFiles:
         """Number of the shard that each image is in."""
         return self._places.shard
 
+    def shard_paths(self, indices: Int64[np.ndarray, " n"]) -> list[str]:
+        """Return the paths of the shards that some of the images are in, each once."""
+        return [self._shards[number] for number in np.unique(self._places.shard[indices]).tolist()]
+
     def name(self, index: int) -> str:
         """Return the path of an image below the folder that the set was made from."""
         return self._names[index]
@@ -105,6 +109,20 @@ class ShardFiles:
         return ShardFiles(
             self._name, self._shards, self._names.taken(indices), self._places.taken(indices), self._fetch
         )
+
+    def of_those_here(self) -> ShardFiles:
+        """Return a source of as many images that fetches no shard: images of shards that are there, over and over.
+
+        Where no shard is there, its images cannot be read.
+        """
+        is_there = np.array([Path(path).is_file() for path in self._shards], np.bool_)
+        here = np.flatnonzero(is_there[self._places.shard])
+        if not len(here):
+            return ShardFiles(self._name, self._shards, self._names, self._places)
+        # Those that are there keep their number.
+        rows = np.resize(here, len(self))
+        rows[here] = here
+        return ShardFiles(self._name, self._shards, self._names.taken(rows), self._places.taken(rows))
 
     def _bytes(self, shard: int, offset: int, size: int) -> bytes:
         path = self._shards[shard]
@@ -143,7 +161,7 @@ def list_shards(root: Path, *, to_train: bool = True) -> Listing:
     Raises:
         DataError: the index is damaged, or a shard is missing or has another size; the message names it.
     """
-    from resnets.data.shard_mirror import origin
+    from resnets.data.shard_mirror import may_fetch, origin
 
     index = read_index(root)
     mirrored = origin(root, index)
@@ -156,7 +174,8 @@ def list_shards(root: Path, *, to_train: bool = True) -> Listing:
 
     def source(paths: list[str]) -> ShardFiles:
         rows = np.fromiter(map(row_of.__getitem__, paths), np.int64, len(paths))
-        return ShardFiles(name, shards, index.names.taken(rows), index.places.taken(rows), fetch)
+        files = ShardFiles(name, shards, index.names.taken(rows), index.places.taken(rows), fetch)
+        return files if fetch is None or may_fetch() else files.of_those_here()
 
     row_of = {path: row for row, path in enumerate(names)}
     notes = []

@@ -46,22 +46,28 @@ class Measured:
     cached: bool
     """Whether the system keeps the files in memory after they were read once, so that the trial read them before."""
     read: Rate | None
-    """Reading files that are not in memory, with as many readers as there are workers."""
+    """Reading files that are not in memory, with as many `readers` as the run has."""
     read_again: Rate | None
     """Reading the same files once more."""
     mean_bytes: float
     decode_one: Rate | None
     """Decoding and cropping on one core, from memory."""
     decode: Rate | None
-    """The loader with its workers, from memory."""
+    """The loader with its workers, from memory; beside an accelerator without the way to it."""
     load: Rate
-    """The loader with its workers, from the disk."""
+    """The loader with its workers, from the disk to the device."""
     transfer: Rate | None
+    """Decoded images on their way to the device, one batch at a time; None where there is no such way."""
     model: Rate
     """The training step on a batch that is there."""
     whole: Rate
     contents: tuple[bytes, ...] = ()
     """Content of some files."""
+
+    @property
+    def readers(self) -> int:
+        """How many read side by side: the workers, or without any the threads of the run's own process."""
+        return self.workers or self.threads
 
     @property
     def reading(self) -> Rate | None:
@@ -70,24 +76,36 @@ class Measured:
 
     @property
     def limit(self) -> Limit:
-        """The stage that is the slowest where each has the machine for itself."""
-        feeding = min(rate.images_per_second for rate in (self.load, self.transfer) if rate is not None)
-        if self.model.images_per_second <= feeding:
+        """The stage that is the slowest where each has the machine for itself.
+
+        Loading includes reading, decoding and the way to the device. That way is the limit where loading is about as fast
+        as it (or faster: batches that follow each other need not wait as those that are measured alone) and clearly
+        slower than what is read and decoded.
+        """
+        load = self.load.images_per_second
+        if self.model.images_per_second <= load:
             return "model"
-        if self.transfer is not None and self.transfer.images_per_second <= self.load.images_per_second:
-            return "transfer"
         if self.decode is None:
             return "batches"
+        # What is loaded has gone to the device too, so that a slow way holds up `load` and never lies far below it.
+        is_near = self.transfer is not None and load >= self.transfer.images_per_second / _ABOUT_EVEN
+        if is_near and self.on_host > _ABOUT_EVEN * load:
+            return "transfer"
         if self.reading is not None and self.reading.images_per_second < self.decode.images_per_second:
             return "disk"
         return "decode"
 
     @property
+    def on_host(self) -> float:
+        """Images a second that are read and decoded, one after the other, by the rates of both; inf without files."""
+        rates = [rate.images_per_second for rate in (self.reading, self.decode) if rate is not None]
+        return 1 / sum(1 / max(rate, 1e-9) for rate in rates) if rates else float("inf")
+
+    @property
     def factor(self) -> float:
         """How many times as fast the other side of the loop is: model against data, or data against model."""
-        feeding = min(rate.images_per_second for rate in (self.load, self.transfer) if rate is not None)
-        model = self.model.images_per_second
-        return max(feeding, model) / max(min(feeding, model), 1e-9)
+        load, model = self.load.images_per_second, self.model.images_per_second
+        return max(load, model) / max(min(load, model), 1e-9)
 
     @property
     def attainable(self) -> float:
@@ -347,16 +365,15 @@ def _headline(measured: Measured) -> str:
             assert decode is not None
             megabytes = reading.images_per_second * measured.mean_bytes / 1e6
             return (
-                f"The disk limits: {counted(max(1, measured.workers), 'reader')} get"
-                f"{'' if measured.workers > 1 else 's'} {figure(reading.images_per_second)} images/s "
+                f"The disk limits: {counted(measured.readers, 'reader')} get"
+                f"{'' if measured.readers > 1 else 's'} {figure(reading.images_per_second)} images/s "
                 f"({figure(megabytes)} MB/s) from it; decoding could take {figure(decode.images_per_second)}, and the "
                 f"model {model}."
             )
         case "transfer":
-            assert measured.transfer is not None
             return (
-                f"The way to the device limits: {figure(measured.transfer.images_per_second)} images/s go over it; the "
-                f"loader could feed {load}, and the model could train on {model}."
+                f"The way to the device limits: {load} images/s arrive there; {by(measured.workers)} could read and decode "
+                f"{figure(measured.on_host)}, and the model could train on {model}."
             )
         case "batches":
             return (

@@ -14,13 +14,13 @@ from resnets import api
 from resnets.artifacts.run_directory import RunDirectory
 from resnets.data.cifar import default_data_root, find_cifar
 from resnets.data.open import dataset_spec_for
-from resnets.data.shard_mirror import is_url
+from resnets.data.shard_mirror import fetched_before, fetched_shards, fetching_nothing, is_url
 from resnets.engine.device import check_precision, choose_device, set_up
 from resnets.engine.distributed import distributed
 from resnets.engine.threads import threads
 from resnets.recipes.find import check_data, recipe
 from resnets.specs.data import Cifar, ImageFolder
-from resnets.specs.errors import UserError
+from resnets.specs.errors import UserError, counted
 from resnets.specs.run import Machine, TrainSpec
 from resnets.studies.commands import typed, with_flags
 from resnets.studies.diagnosis import Advice, Diagnosis, Tried, duration, figure, percent, worth_it
@@ -77,7 +77,8 @@ def doctor(
 ) -> Examination:
     """Return what limits or endangers runs on this machine; with a spec, what limits that run, and what would help.
 
-    The trial reads the run's images and trains its net for about `seconds`. Nothing is written.
+    The trial reads the run's images and trains its net for about `seconds`. Nothing is written, and no data are
+    downloaded: of shards on a web server it reads those that were fetched before.
 
     Args:
         spec: a run, or the name of a recipe; None looks at the machine alone.
@@ -91,7 +92,7 @@ def doctor(
         on_stage: told what is being measured.
 
     Raises:
-        UserError: the run could not be started either.
+        UserError: the run could not be started either, or its data would have to be downloaded first.
         ResnetsError: a process that reads images died.
     """
     if not _LEAST_SECONDS <= seconds <= 3600:
@@ -137,10 +138,14 @@ def _diagnose(
     spec, root = _with_data(spec, data, data_root)
     if isinstance(spec.dataset, Cifar):
         _check_is_here(spec.dataset.num_classes, root or default_data_root())
+    fetched = fetched_shards(root) if root is not None and isinstance(spec.dataset, ImageFolder) else None
+    if fetched == 0:
+        raise _not_fetched(str(data))
     nowhere = RunDirectory(Path(tempfile.gettempdir()) / f"resnets-doctor-{uuid.uuid4()}")
     on_stage("the images")
     with distributed(device) as ranks:
-        parts = prepare(_without_statistics(spec), root, nowhere, machine, ranks, typed(words), quiet=True)
+        with fetching_nothing():
+            parts = prepare(_without_statistics(spec), root, nowhere, machine, ranks, typed(words), quiet=True)
         # Of shards on a web server, what is here is a copy that the loader keeps by itself.
         folder = root if isinstance(spec.dataset, ImageFolder) and not is_url(str(data)) else None
         run_folder = Path(run) if run is not None else api.default_run(spec)
@@ -153,6 +158,11 @@ def _diagnose(
             on_stage=on_stage,
             compile_trial=compile_trial,
         )
+        if fetched is not None:
+            course.notes.append(
+                f"The trial read the training images in {counted(fetched, 'shard')} that {'is' if fetched == 1 else 'are'} "
+                "here already, and fetched none: how fast shards come from their server is not measured."
+            )
         measured = course.measure()
         course.try_options(measured)
     measured = dataclasses.replace(measured, whole=max(course.baselines, key=lambda rate: rate.images_per_second))
@@ -182,7 +192,10 @@ def _with_data(spec: TrainSpec, data: str | Path | None, data_root: str | Path |
         if isinstance(spec.dataset, ImageFolder):
             raise UserError("This recipe trains on a folder of images: name it with --data FOLDER.")
         return spec, root
-    dataset, folder = dataset_spec_for(str(data), spec.dataset)
+    fetched = fetched_before(str(data)) if is_url(str(data)) else None
+    if fetched is None and is_url(str(data)):
+        raise _not_fetched(str(data))
+    dataset, folder = dataset_spec_for(str(fetched or data), spec.dataset)
     check_data(spec, dataset, str(data))
     return dataclasses.replace(spec, dataset=dataset), folder or root
 
@@ -198,6 +211,13 @@ def _check_is_here(num_classes: Literal[10, 100], root: Path) -> None:
             f"CIFAR-{num_classes} is not in {root}, and the doctor downloads nothing: name the folder that holds it with "
             "--data-root DIR, or start `resnets train` once."
         )
+
+
+def _not_fetched(data: str) -> UserError:
+    return UserError(
+        f"No training shard of {data} was fetched to this machine yet, and the doctor downloads nothing: run `resnets train` "
+        "on them for a moment, until a few are here."
+    )
 
 
 def _without_statistics(spec: TrainSpec) -> TrainSpec:

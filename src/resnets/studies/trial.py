@@ -11,13 +11,14 @@ import itertools
 import time
 from contextlib import closing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
 from resnets.data.batches import training_order
 from resnets.data.loader import TrainingFiles
 from resnets.data.order import TrainingStream
+from resnets.data.read_ahead import decoded_batches
 from resnets.data.shards import ShardFiles
 from resnets.data.splits import FileSplit
 from resnets.engine.freeze import set_learning
@@ -28,11 +29,14 @@ from resnets.specs.data import ImageFolder
 from resnets.tasks.classify.train import fast_model, initial_state
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
+    from resnets.data.read_ahead import DecodedBatch
     from resnets.data.splits import Batch, Split
     from resnets.specs.data import AreaCrop, ScaleCrop
     from resnets.tasks.classify.prepare import Parts
+
+B = TypeVar("B", "Batch", "DecodedBatch")
 
 _WARM_SECONDS = 1.0
 """Of loading, after which it counts even if not every worker has sent two batches."""
@@ -114,9 +118,7 @@ def training_stream(parts: Parts) -> TrainingStream:
 
 def decoding_rate(parts: Parts, seconds: float) -> Rate:
     """Return the rate of reading, decoding and cropping on one core, in this process."""
-    split, augment = parts.dataset.splits["train"], parts.spec.augment
-    assert isinstance(split, FileSplit)
-    files = TrainingFiles(split, parts.preprocessor, _of_files(augment), training_stream(parts), parts.spec.policy)
+    files = _training_files(parts)
     images, started = 0, time.perf_counter()
     for number in itertools.count():
         images += len(files[number].indices)
@@ -124,6 +126,12 @@ def decoding_rate(parts: Parts, seconds: float) -> Rate:
         if elapsed > seconds:
             return Rate(images_per_second=images / elapsed, images=images, seconds=elapsed)
     raise AssertionError
+
+
+def _training_files(parts: Parts) -> TrainingFiles:
+    split, augment = parts.dataset.splits["train"], parts.spec.augment
+    assert isinstance(split, FileSplit)
+    return TrainingFiles(split, parts.preprocessor, _of_files(augment), training_stream(parts), parts.spec.policy)
 
 
 def _of_files(augment: Any) -> AreaCrop | ScaleCrop:
@@ -135,38 +143,50 @@ def loading_rate(parts: Parts, seconds: float, first_step: int = 0) -> Rate:
     return _over_batches(parts, lambda _: None, seconds, first_step)
 
 
+def host_rate(parts: Parts, seconds: float) -> Rate:
+    """Return the rate at which batches are decoded, as the run reads them, without the way to the device."""
+    decoded = decoded_batches(
+        _training_files(parts), itertools.count(), workers=parts.workers, device=torch.device("cpu")
+    )
+    with closing(decoded):
+        return _over(decoded, lambda _: None, parts, seconds)
+
+
 def training_rate(parts: Parts, trainee: Trainee, seconds: float, first_step: int = 0) -> Rate:
     """Return the rate of the whole: batches come and are trained on. `trainee` has made its first steps already."""
     return _over_batches(parts, trainee.step, seconds, first_step)
 
 
 def _over_batches(parts: Parts, consume: Callable[[Batch], None], seconds: float, first_step: int) -> Rate:
-    """Measure whole rounds of the workers: they send their batches together, and a part of a round would mislead."""
-    device, workers = parts.ranks.device, max(1, parts.workers)
     batches = parts.batches()
     with closing(batches):
-        stream = batches.batches(first_step)
-        begun, started = time.perf_counter(), None
-        images, waited, number = 0, 0.0, 0
-        while True:
-            before = time.perf_counter()
-            batch = next(stream)
-            got = time.perf_counter()
-            consume(batch)
-            number += 1
-            if started is None:
-                now = time.perf_counter()
-                if number >= 2 and (number == 2 * workers or now - begun > _WARM_SECONDS):
-                    wait_for(device)
-                    started, number = time.perf_counter(), 0
-                continue
-            waited += got - before
-            images += len(batch)
-            elapsed = time.perf_counter() - started
-            if elapsed > seconds and (number % workers == 0 or elapsed > 2 * seconds):
-                break
-        wait_for(device)
+        return _over(batches.batches(first_step), consume, parts, seconds)
+
+
+def _over(stream: Iterator[B], consume: Callable[[B], None], parts: Parts, seconds: float) -> Rate:
+    """Measure whole rounds of the workers: they send their batches together, and a part of a round would mislead."""
+    device, workers = parts.ranks.device, max(1, parts.workers)
+    begun, started = time.perf_counter(), None
+    images, waited, number = 0, 0.0, 0
+    while True:
+        before = time.perf_counter()
+        batch = next(stream)
+        got = time.perf_counter()
+        consume(batch)
+        number += 1
+        if started is None:
+            now = time.perf_counter()
+            if number >= 2 and (number == 2 * workers or now - begun > _WARM_SECONDS):
+                wait_for(device)
+                started, number = time.perf_counter(), 0
+            continue
+        waited += got - before
+        images += len(batch.indices)
         elapsed = time.perf_counter() - started
+        if elapsed > seconds and (number % workers == 0 or elapsed > 2 * seconds):
+            break
+    wait_for(device)
+    elapsed = time.perf_counter() - started
     return Rate(
         images_per_second=images / elapsed, images=images, seconds=elapsed, waiting_share=min(1.0, waited / elapsed)
     )

@@ -25,6 +25,7 @@ from resnets.studies.trial import (
     Trainee,
     decoding_rate,
     first_batch,
+    host_rate,
     loading_rate,
     repeated,
     step_rate,
@@ -115,7 +116,7 @@ class Course:
     _turns: int = 0
     _cached: bool = True
     _whole_seconds: float = 0.0
-    """What the latest measurement of the whole took, its start included."""
+    """What the latest measurement of the whole took, its start and the forgetting of files before it included."""
 
     @property
     def elapsed(self) -> float:
@@ -155,12 +156,15 @@ class Course:
         decode = transfer = None
         if isinstance(split, FileSplit):
             self.on_stage(f"decoding with {self._who}")
-            decode = loading_rate(memory, self._share(1.2))
+            # On the CPU, normalising is part of what decoding takes from the cores.
+            on_cpu = self.parts.ranks.device.type == "cpu"
+            decode = (loading_rate if on_cpu else host_rate)(memory, self._share(1.2))
             self._expected = decode.images_per_second
         self.on_stage("loading")
         loading = with_spec(self.parts, global_batch=loaded)
         load = loading_rate(loading, self._share(1.2), self._turn(loading))
-        if self.parts.ranks.device.type != "cpu":
+        # Images in memory are on the device from the start.
+        if isinstance(split, FileSplit) and self.parts.ranks.device.type != "cpu":
             self.on_stage("transfer to the device")
             transfer = transfer_rate(self.parts, self._share(0.3))
         self.on_stage("training step")
@@ -240,17 +244,24 @@ class Course:
     def _who(self) -> str:
         return counted(self.parts.workers, "worker") if self.parts.workers else "no workers"
 
+    @property
+    def _readers(self) -> int:
+        """How many read side by side: the workers, or without any the threads of the run's own process."""
+        return self.parts.workers or torch.get_num_threads()
+
     def _read(self, split: FileSplit) -> tuple[Reading, Reading]:
         """Read some files from the disk, and once more."""
         self.on_stage("reading files")
         count = min(_MOST_READ, len(split))
         stream = training_stream(self.parts)
-        chosen = list(dict.fromkeys(stream.indices(np.arange(count, dtype=np.int64)).tolist()))
-        if not drop_from_cache(split.images, chosen, self.root):
+        numbers = stream.indices(np.arange(count, dtype=np.int64)).tolist()
+        # By path: where few shards of a web server are here, their images come again under other numbers.
+        chosen = list({split.images.path(number): number for number in numbers}.values())
+        if not drop_from_cache(split.images, chosen):
             self.notes.append(
                 "The files could not be dropped from memory before they were read; the disk may be slower."
             )
-        readers = max(1, self.parts.workers)
+        readers = self._readers
         reading = read_images(split.images, chosen, readers=readers, seconds=self._share(1), at_least=_PROBE_IMAGES)
         if not reading.contents:
             raise DataError(
@@ -274,8 +285,10 @@ class Course:
         loaded = recipe_batch
         if reading is not None and decode_one is not None:
             one = 1 / max(decode_one.images_per_second, 1e-9)
-            one += max(1, memory.workers) / max(reading.images_per_second, 1e-9)
-            loaded = _whole(min(self._share(_LOADING_SECONDS) / one, len(reading.indices)), recipe_batch)
+            one += self._readers / max(reading.images_per_second, 1e-9)
+            # A worker makes a batch alone; in the run's own process all threads work on the same one.
+            at_once = 1 if memory.workers else self._readers
+            loaded = _whole(min(self._share(_LOADING_SECONDS) * at_once / one, len(reading.indices)), recipe_batch)
         few = with_spec(memory, global_batch=min(_PROBE_IMAGES, recipe_batch))
         trainee = Trainee(few)
         if few.ranks.device.type != "cpu":
@@ -313,7 +326,7 @@ class Course:
         self._turns += 1
         count = min(2 * _MOST_READ, int(self._expected * self._share(4)) + 2 * batch)
         positions = np.arange(first * batch, first * batch + count, dtype=np.int64)
-        drop_from_cache(split.images, training_stream(parts).indices(positions).tolist(), self.root)
+        drop_from_cache(split.images, training_stream(parts).indices(positions).tolist())
         return first
 
     def _options(self, measured: Measured) -> Iterator[Option]:
@@ -401,8 +414,8 @@ class Course:
             return self._training_rate(parts, trainee)
 
     def _training_rate(self, parts: Parts, trainee: Trainee) -> Rate:
-        first_step, begun = self._turn(parts), time.perf_counter()
-        rate = training_rate(parts, trainee, self._share(1.8), first_step)
+        begun = time.perf_counter()
+        rate = training_rate(parts, trainee, self._share(1.8), self._turn(parts))
         self._whole_seconds = time.perf_counter() - begun
         return rate
 

@@ -19,11 +19,11 @@ import numpy as np
 
 from resnets.data.decode import read_image, read_size
 from resnets.data.shard_forms import jpeg_of, shrunk
+from resnets.data.shards import ShardFiles
 from resnets.specs.errors import ImageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
+    from collections.abc import Iterable, Sequence
 
     from jaxtyping import Int64
 
@@ -114,23 +114,29 @@ def read_images(
     )
 
 
-def drop_from_cache(source: ImageSource, indices: Sequence[int], root: Path | None = None) -> int:
-    """Ask the system to forget the files of these images; return how many files there are of them.
+def drop_from_cache(source: ImageSource, indices: Sequence[int]) -> int:
+    """Ask the system to forget the files of these images, of shards the whole shard; return how many files there are.
 
     What another program has open, or has written a moment ago, stays.
 
     Args:
         source: where the images are.
         indices: which ones.
-        root: the dataset's folder; where it holds shards, all of them are forgotten.
     """
     if not hasattr(os, "posix_fadvise"):
         return 0
-    shards = [] if root is None or not root.is_dir() else sorted(root.rglob("*.tar"))
-    return sum(map(_drop, shards or map(source.path, indices)))
+    return sum(map(_drop, _files(source, indices)))
 
 
-def _drop(path: str | Path) -> bool:
+def _files(source: ImageSource, indices: Sequence[int]) -> Iterable[str]:
+    if isinstance(source, SmallerImages):
+        return _files(source.images, indices)
+    if isinstance(source, ShardFiles):
+        return source.shard_paths(np.array(indices, np.int64))
+    return map(source.path, indices)
+
+
+def _drop(path: str) -> bool:
     with suppress(OSError, ValueError):
         file = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
         try:
@@ -175,20 +181,20 @@ class SmallerImages:
 
     def __init__(self, images: ImageSource, smaller: Sequence[bytes]) -> None:
         """Take the files that are there, and some smaller images, which are repeated."""
-        self._images = images
+        self.images = images
         self._smaller = smaller
 
     def __len__(self) -> int:
         """Return the number of images."""
-        return len(self._images)
+        return len(self.images)
 
     def name(self, index: int) -> str:
         """Return the path of an image below the dataset's folder."""
-        return self._images.name(index)
+        return self.images.name(index)
 
     def path(self, index: int) -> str:
         """Return the path of an image."""
-        return self._images.path(index)
+        return self.images.path(index)
 
     def read(self, index: int, most: int | None = None) -> bytes:
         """Return the content of a smaller image, after reading as many bytes of the file.
@@ -199,13 +205,13 @@ class SmallerImages:
         content = self._smaller[index % len(self._smaller)]
         left, number = len(content), index
         while left > 0:  # pixels may be more bytes than the file that they came from
-            part = self._images.read(number % len(self._images), left)
+            part = self.images.read(number % len(self.images), left)
             left, number = left - max(1, len(part)), number + 1
         return content[:most]
 
     def taken(self, indices: Int64[np.ndarray, " n"]) -> SmallerImages:
         """Return the source of some of the images, in this order."""
-        return SmallerImages(self._images.taken(indices), self._smaller)
+        return SmallerImages(self.images.taken(indices), self._smaller)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

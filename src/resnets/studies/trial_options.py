@@ -69,10 +69,10 @@ def data_options(parts: Parts, measured: Measured, facts: MachineFacts) -> Itera
 def more_workers(workers: int, measured: Measured, cores: int) -> Sequence[int]:
     """Return the numbers of workers that are worth a trial, the most promising first.
 
-    As many as the model needs, if every further one brought as much as those that are there; at most one a core where
-    they compute, and several a core, which helps where they wait.
+    As many as the model needs, if every further one brought as much as those that are there, or as a thread of the run's
+    own process where that reads; at most one a core where they compute, and several a core, which helps where they wait.
     """
-    one = measured.load.images_per_second / max(1, workers)
+    one = measured.load.images_per_second / max(1, workers or measured.threads)
     needed = math.ceil(_MARGIN * measured.model.images_per_second / max(one, 1e-9))
     most = _MOST_WORKERS_A_CORE * cores
     counts = [min(needed, cores), min(needed, most), min(needed, 2 * cores)]
