@@ -37,7 +37,7 @@ def test_every_kind_of_line_is_read(tmp_path):
     assert log.training == (TrainingPoint(step=2, epoch=0.5, loss=2.0, top1_error=90.0, lr=0.1),)
     first = Evaluation(step=4, split="test", top1_error=50.0, top5_error=9.0, loss=1.5, images=10, skipped=1)
     assert log.evaluations == (first,)
-    assert log.final == Evaluation(step=4, split="test", top1_error=50.0, loss=1.5, images=10)
+    assert log.final == Evaluation(step=4, split="test", top1_error=50.0, loss=1.5, images=10, skipped=1)
     assert log.ended
     assert log.left_out == (("a.png", "truncated"),)
     assert (log.last_step, log.best, log.unreadable_lines) == (4, first, 0)
@@ -49,6 +49,20 @@ def test_a_run_has_ended_with_its_final_line_even_if_that_has_no_error(tmp_path,
         write(tmp_path / "metrics.jsonl", {"step": 4, "split": "test", "top1_error": "?", "final": final})
     )
     assert (log.ended, log.final) == (final is True, None)
+
+
+@pytest.mark.parametrize(
+    ("split", "final", "skipped"),
+    [("test", {}, 2), ("validation", {}, 0), ("test", {"skipped": []}, 0), ("test", {"skipped": ["c"]}, 1)],
+)
+def test_what_the_final_line_does_not_say_of_skipped_images_is_taken_from_its_own_split(
+    tmp_path, split, final, skipped
+):
+    entries = [
+        {"step": 4, "split": split, "top1_error": 5, "skipped": ["a", "b"]},
+        {"step": 4, "split": "test", "top1_error": 5, "final": True} | final,
+    ]
+    assert read_run_log(write(tmp_path / "metrics.jsonl", *entries)).final.skipped == skipped
 
 
 def test_the_best_is_the_first_of_equal_ones(tmp_path):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from resnets.specs.errors import RunError
@@ -102,7 +102,7 @@ def read_run_log(path: Path) -> RunLog:
     return RunLog(
         training=tuple(point for _, point in sorted(collected.training.items())),
         evaluations=tuple(entry for _, entry in sorted(collected.evaluations.items())),
-        final=collected.final,
+        final=collected.completed_final(),
         ended=collected.ended,
         left_out=tuple(collected.left_out.items()),
         unreadable_lines=collected.unreadable,
@@ -114,6 +114,7 @@ class _Collected:
     training: dict[int, TrainingPoint] = field(default_factory=dict)
     evaluations: dict[tuple[int, str], Evaluation] = field(default_factory=dict)
     final: Evaluation | None = None
+    final_names_skipped: bool = False
     ended: bool = False
     left_out: dict[str, str] = field(default_factory=dict)
     unreadable: int = 0
@@ -138,8 +139,16 @@ class _Collected:
             evaluation = _evaluation(step, error, entry)
             if entry.get("final") is True:
                 self.final = evaluation
+                self.final_names_skipped = isinstance(entry.get("skipped"), list)
             else:
                 self.evaluations[step, evaluation.split] = evaluation
+
+    def completed_final(self) -> Evaluation | None:
+        """Return the final evaluation; what it skipped, which old logs leave out there, is that of its step and split."""
+        if self.final is None or self.final_names_skipped:
+            return self.final
+        before = self.evaluations.get((self.final.step, self.final.split))
+        return replace(self.final, skipped=before.skipped) if before else self.final
 
 
 def _training_point(step: int, entry: dict[str, Any]) -> TrainingPoint:

@@ -356,7 +356,15 @@ def _finish(
         metrics["best_step"] = state.best.step
     if state.best.stopped:
         metrics["stopped_at_step"] = state.step
-    log.write(state.step, split, final=True, loss=result.loss, top1_error=result.top1_error, images=result.images)
+    log.write(
+        state.step,
+        split,
+        final=True,
+        loss=result.loss,
+        top1_error=result.top1_error,
+        images=result.images,
+        skipped=[entry.path for entry in report.skipped],
+    )
     if ranks.is_first:
         stored = StoredModel(
             model=model,
