@@ -70,10 +70,10 @@ def trained(tmp_path_factory):
 def written(tmp_path):
     """Return a function that writes a run directory without weights: its spec, log and environment."""
 
-    def write(name="run", lines=(), environment=None, **changes):
+    def write(name="run", lines=(), environment=None, recipe="folder.scratch", **changes):
         folder = tmp_path / name
         folder.mkdir(parents=True)
-        spec = dataclasses.replace(resnets.recipe("folder.scratch"), **changes)
+        spec = dataclasses.replace(resnets.recipe(recipe), **changes)
         (folder / "config.json").write_text(json.dumps(io.to_json(spec)))
         (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
         if environment is not None:

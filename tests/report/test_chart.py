@@ -92,6 +92,39 @@ def test_labels_at_the_ends_of_lines_do_not_overlap():
     assert min(b - a for a, b in itertools.pairwise(heights)) >= 5.9
 
 
+@pytest.mark.parametrize("lines", [5, 16, 30])
+def test_many_labels_get_a_taller_plot_in_which_they_do_not_overlap(lines):
+    svg = draw(chart(lines=tuple(Line(x=[0, 10], y=[0, 50], color=index, end="1") for index in range(lines))))
+    heights = sorted(float(y) for y in re.findall(r'<text class="end c\d" x="100%" y="([\d.-]+)%"', svg))
+    gap = min(b - a for a, b in itertools.pairwise(heights))
+    # A tall plot has twice the height.
+    assert gap * (2 if "tall" in svg else 1) >= 5.9
+    assert heights[0] >= 0
+    assert heights[-1] <= 100
+
+
+def test_a_label_is_moved_away_from_those_beside_it_alone():
+    lines = tuple(Line(x=[0, at], y=[0, 50], color=index, end="1: 50.00") for index, at in enumerate((2, 2, 6, 10)))
+    svg = draw(chart(lines=lines))
+    found = [(x, float(y)) for x, y in re.findall(r'<text class="end c\d" x="(\d+)%" y="([\d.]+)%"', svg)]
+    assert [x for x, _ in found] == ["20", "20", "60", "100"]
+    assert abs(found[0][1] - found[1][1]) >= 5.9
+    assert [y for _, y in found[2:]] == [50, 50]
+
+
+@pytest.mark.parametrize(("end", "room"), [("", "chart"), ("12", "chart short-ends"), ("45.00", "chart with-ends")])
+def test_labels_have_the_room_that_they_need_beside_the_plot(end, room):
+    assert f'<svg class="{room}"' in draw(chart(lines=(Line(x=[0, 10], y=[0, 50], color=0, end=end),)))
+    assert '<svg class="chart long-ends"' in draw(chart(lines=(Line(x=[0, 10], y=[0, 50], color=0, end="12: 45.00"),)))
+
+
+def test_lines_of_one_color_have_different_dashes():
+    lines = tuple(Line(x=[0, 10], y=[0, 50], color=index) for index in range(21))
+    classes = re.findall(r'<path class="line bold ([^"]+)"', draw(chart(lines=lines)))
+    assert classes[:2] + classes[7:9] + classes[14:15] == ["c0", "c1", "c0 d1", "c1 d1", "c0 d2"]
+    assert len(set(classes)) == 21
+
+
 def test_text_in_a_chart_is_escaped_and_names_it():
     hostile = '<script>"&'
     svg = draw(chart(title=hostile, description=hostile, lines=(Line(x=[0, 10], y=[0, 1], color=0, end=hostile),)))

@@ -130,6 +130,17 @@ def test_the_picture_states_the_smoothing_window(tmp_path, monkeypatch):
     assert [text.get_text() for text in axes.texts] == ["plain-32  45.00 %", "ResNet-32  4.00 %"]
 
 
+def test_of_logs_with_different_intervals_the_picture_states_the_lines(tmp_path, monkeypatch):
+    from matplotlib.figure import Figure
+
+    figures = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *_args, **_options: figures.append(figure))
+    draw_error_curves([TWO_NETS[0], curve("other", "train", [9, 8], every=30)], tmp_path / "curves.png")
+    (axes,) = figures[0].axes
+    (text,) = axes.get_legend().get_texts()
+    assert text.get_text() == "training, mean of 5 lines of the log"
+
+
 def test_nothing_to_draw_is_refused(tmp_path):
     with pytest.raises(ValueError, match="no curves"):
         draw_error_curves([], tmp_path / "curves.png")

@@ -18,6 +18,8 @@ from hypothesis import strategies as st
 
 import resnets
 from resnets.analysis import mistakes as analysis
+from resnets.analysis.layers import Layer
+from resnets.analysis.responses import LayerResponse
 from resnets.metrics.calibration import calibration
 from resnets.metrics.classification import ClassificationResult, distinct
 from resnets.report import build
@@ -27,6 +29,7 @@ from resnets.report.examination import Examination, overlap
 from resnets.report.mistake_pictures import MistakePicture
 from resnets.report.page import render
 from resnets.report.part import Missing, RunPart
+from resnets.report.run_figures import error_figure
 from resnets.report.run_record import read_runs
 from resnets.report.text import printable
 from resnets.report.views import page_view
@@ -70,6 +73,7 @@ def test_the_errors_are_those_of_the_log(single, trained, page):
         expected.append([f"{entry['step']:,}", *(f"{error:.2f}" for error in errors)])
     assert cells(html, "Errors at each evaluation") == expected
     (final,) = (entry for entry in log if "final" in entry)
+    assert final["skipped"] == []
     assert f"test error {final['top1_error']:.2f} % final weights, 360 images, 0 skipped" in page(html).text
 
 
@@ -170,6 +174,12 @@ def test_every_chart_has_a_title_and_a_description(double, page):
     described = [text for where, text in parsed.texts if where == "desc"]
     assert len(charts) == len(described) > 5
     assert all(len(text) > 20 for text in described)
+
+
+def test_every_chart_has_its_numbers_in_a_table(double):
+    figures = [figure for figure in double.path.read_text().split("<figure")[1:] if 'class="chart' in figure]
+    assert len(figures) > 5
+    assert all("<summary>The numbers:" in figure.split("</figure>")[0] for figure in figures)
 
 
 def test_the_policy_allows_the_one_style_sheet_and_no_script(single, page):
@@ -279,9 +289,54 @@ def test_images_that_are_not_here_are_asked_for(trained, tmp_path, monkeypatch):
     monkeypatch.setattr("resnets.report.examination.default_data_root", lambda: tmp_path / "nowhere")
     (part,) = write_report([run], machine=CPU).parts
     assert "CIFAR-10 is not in" in part.missing.reason
-    assert part.missing.command == f"resnets report {run} --data-root DIR"
+    assert part.missing.command == f"resnets report {run} --device cpu --data-root DIR"
     with pytest.raises(DataError, match="CIFAR-10 is not in"):
         write_report([run], data_root=tmp_path, machine=CPU)
+
+
+def without_images(written, lines, *names, **changes):
+    """Return runs whose nets could be tested if their images were named."""
+    runs = [written(name, lines, **changes) for name in names]
+    for run in runs:
+        (run / "checkpoints").mkdir()
+        (run / "checkpoints" / "step-00000020.pt").write_bytes(b"")
+    return runs
+
+
+def test_the_command_writes_the_same_page_with_what_it_lacks(written, lines, tmp_path, page):
+    runs = without_images(written, lines, "a", "b c")
+    out = tmp_path / "both.html"
+    report = write_report(runs, out=out, data_root="some where", title="Two nets")
+    command = (
+        f"resnets report {runs[0]} '{runs[1]}' --out {out} --title 'Two nets' --data-root 'some where' --data FOLDER"
+    )
+    assert [part.missing.command for part in report.parts] == [command, command]
+    text = page(out.read_text()).text
+    assert text.count(command) == 1
+    assert text.count("was trained on a folder of images, which is not named") == 2
+
+
+def test_no_command_is_given_that_is_wrong_for_one_of_the_runs(written, lines, tmp_path, monkeypatch):
+    monkeypatch.setattr("resnets.report.examination.default_data_root", lambda: tmp_path / "nowhere")
+    runs = without_images(written, lines, "folder") + without_images(written, lines, "cifar", recipe="cifar10.resnet20")
+    folder, cifar = write_report(runs, out=tmp_path / "both.html").parts
+    assert folder.missing.command == ""
+    assert cifar.missing.command == f"resnets report {runs[0]} {runs[1]} --out {tmp_path / 'both.html'} --data-root DIR"
+
+
+def test_a_checkpoint_is_found_without_the_file_that_names_it(written, lines):
+    (run,) = read_runs(without_images(written, lines, "run"))
+    assert run.has_weights
+
+
+def test_what_was_skipped_is_told_of_the_split_that_the_error_is_of(written, lines, page):
+    lines[2]["skipped"] = ["a.png", "b.png"]
+    del lines[3]["skipped"]  # as in logs of older versions
+    assert "50 images, 2 skipped" in page(write_report([written("old", lines)]).path.read_text()).text
+    lines[3]["split"] = "test"
+    assert "50 images, 0 skipped" in page(write_report([written("other", lines)]).path.read_text()).text
+    lines[3]["skipped"] = ["c.png"]
+    assert "50 images, 1 skipped" in page(write_report([written("new", lines)]).path.read_text()).text
 
 
 def test_a_damaged_model_is_named_and_the_rest_reported(trained, tmp_path):
@@ -328,6 +383,18 @@ def test_a_place_that_cannot_be_written_is_refused_first(name, written, lines, t
         write_report([written(lines=lines)], out=tmp_path / name)
 
 
+def test_a_folder_that_may_not_be_written_into_is_refused_first(written, lines, tmp_path, monkeypatch):
+    monkeypatch.setattr(build, "_part", lambda *_: pytest.fail("something was tested"))
+    run, other = written(lines=lines), tmp_path / "other"
+    other.mkdir()
+    monkeypatch.setattr(build.os, "access", lambda path, mode: path not in (run, other))
+    for arguments in ({}, {"out": other / "report.html"}):
+        with pytest.raises(RunError, match=r"you may not write into .* --out"):
+            write_report([run], **arguments)
+    with pytest.raises(RunError, match="cannot be written: File name too long"):
+        write_report([run], out=tmp_path / f"{'x' * 300}.html")
+
+
 def test_a_failure_leaves_the_older_report_and_no_rest(written, lines, monkeypatch):
     run = written(lines=lines)
     report = write_report([run])
@@ -357,6 +424,7 @@ def examination(classes, seed=0, images=60):
         split="test",
         dataset=classes[0],
         fingerprint="",
+        trained_on="",
         result=ClassificationResult(
             images=images,
             loss=1.0,
@@ -382,8 +450,89 @@ def examination(classes, seed=0, images=60):
         responses=(),
         response_images=0,
         response_split="",
+        without_responses=classes[0],
+        readable=np.ones(images, bool),
         wrong=wrong,
     )
+
+
+def test_images_that_one_net_could_not_read_are_in_no_column():
+    first, second = examination(("a", "b"), seed=1), examination(("a", "b"), seed=2)
+    for found, unreadable in ((first, [0, 1, 2]), (second, [2, 5])):
+        found.readable[unreadable] = False
+        found.wrong[unreadable] = True
+    both = np.delete(np.arange(60), [0, 1, 2, 5])
+    ((right, only_first, only_second, neither),) = overlap([first, second])
+    assert right + only_first + only_second + neither == len(both)
+    assert neither == (first.wrong & second.wrong)[both].sum()
+    assert only_first == (~first.wrong & second.wrong)[both].sum()
+
+
+def with_responses(found, *values):
+    """Return the examination with layers of these responses."""
+    layers = [
+        LayerResponse(
+            layer=Layer(convolution=f"conv{number}", norm=f"bn{number}", kernel=3),
+            ends_block=False,
+            mean=0.0,
+            std=value,
+            closed_form=value,
+        )
+        for number, value in enumerate(values)
+    ]
+    return dataclasses.replace(found, responses=tuple(layers), response_images=9, response_split="train")
+
+
+def test_a_run_has_one_color_and_one_number_in_all_charts(written, lines):
+    """The first run has no curves; its colour and its number are not the second one's."""
+    empty, full = read_runs([*without_images(written, [], "empty"), written("full", lines)])
+    found = with_responses(examination(("a", "b")), 1.0, 3.0, 2.0)
+    parts = [RunPart(record=empty, missing=Missing(reason="no")), RunPart(record=full, examination=found)]
+    html = render(page_view(parts, None, "resnets"))
+    for identifier, kinds in (("errors", "(?:bold|thin)"), ("responses", "bold"), ("responses-sorted", "bold")):
+        figure = html[html.index(f'id="figure-{identifier}"') :].split("</figure>")[0]
+        assert set(re.findall(rf'<path class="line {kinds} ([^"]+)"', figure)) == {"c1"}
+        assert re.findall(r'<text class="end c1"[^>]*>(\d)', figure)[0] == "2"
+        assert "<bdi>2: full</bdi>" in figure
+    assert [row[2:] for row in cells(html, "Standard deviations by magnitude")] == [
+        ["3.0000", "3.0000"],
+        ["2.0000", "2.0000"],
+        ["1.0000", "1.0000"],
+    ]
+
+
+def test_a_page_of_one_run_has_no_numbers_beside_its_lines(record):
+    html = render(page_view([RunPart(record=record, missing=Missing(reason="no"))], None, "resnets"))
+    assert re.findall(r'<text class="end c0"[^>]*>([^<]+)', html) == ["44.00"]
+    assert "<bdi>run</bdi>" in html
+
+
+def test_of_logs_with_different_intervals_the_key_states_the_lines(written, lines):
+    other = [entry | {"step": 3 * entry["step"]} for entry in lines]
+    records = read_runs([written("a", lines), written("b", other)])
+    colors = {"a": 0, "b": 1}
+    assert error_figure(records[:1], colors).key[-1].text == "training error, mean of 50 iterations"
+    assert error_figure(records, colors).key[-1].text == "training error, mean of 5 lines of the log"
+
+
+def test_why_there_are_no_responses_is_told(record, page):
+    found = dataclasses.replace(examination(("a", "b")), without_responses="VGG has no 3x3 convolution.")
+    html = render(page_view([RunPart(record=record, examination=found)], None, "resnets"))
+    text = page(html).text
+    assert "Not in this report No layer responses. VGG has no 3x3 convolution." in text
+    assert "come from testing the net again" not in text
+    text = page(render(page_view([RunPart(record=record, examination=with_responses(found, 1.0))], None, "x"))).text
+    assert "Not in this report" not in text
+
+
+def test_a_net_without_batch_norm_is_examined_without_responses(trained, tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise UserError("There is no BatchNorm.")
+
+    monkeypatch.setattr("resnets.report.examination.responses_on", refuse)
+    (part,) = write_report([trained / "plain"], out=tmp_path / "report.html", machine=CPU).parts
+    assert (part.examination.responses, part.examination.without_responses) == ((), "There is no BatchNorm.")
+    assert part.examination.readable.all()
 
 
 def filled(record, text):
@@ -511,7 +660,8 @@ def test_text_stands_out_and_so_do_lines(theme):
     text += [("h-strong", "h6"), ("h-top", "h7"), ("h-top", "h8")]
     for front, back in text:
         assert contrast(colors[front], colors[back]) >= 4.5, (front, back)
-    assert contrast(colors["focus"], colors["paper"]) >= 3
+    for line in ("focus", *(f"c{index}" for index in range(7))):
+        assert contrast(colors[line], colors["paper"]) >= 3, line
 
 
 def mutated(value, random):

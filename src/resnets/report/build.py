@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import os
 import shlex
 from dataclasses import dataclass
 from importlib import metadata
@@ -16,6 +18,7 @@ from resnets.report.prose import net_name
 from resnets.report.run_record import read_runs
 from resnets.report.text import printable
 from resnets.report.views import page_view
+from resnets.specs.data import ImageFolder
 from resnets.specs.errors import DeviceError, RunError, UserError
 from resnets.specs.run import Machine
 
@@ -67,7 +70,9 @@ def write_report(
     runs = read_runs([Path(path) for path in paths])
     path = Path(out) if out is not None else _default_path(runs)
     _check_writable(path)
-    parts = tuple(_part(run, data, data_root, machine or Machine(), on_images) for run in runs)
+    machine = machine or Machine()
+    command = _command(paths, out, data_root, title, machine)
+    parts = tuple(_part(run, runs, data, data_root, machine, on_images, command) for run in runs)
     html = render(page_view(parts, title, _generator()))
     write_page(path, html)
     return Report(path=path, bytes=len(html.encode()), parts=parts)
@@ -84,22 +89,49 @@ def _default_path(runs: Sequence[RunRecord]) -> Path:
     return runs[0].path / "report.html" if len(runs) == 1 else Path("report.html")
 
 
+def _command(
+    paths: Sequence[str | Path],
+    out: str | Path | None,
+    data_root: str | Path | None,
+    title: str | None,
+    machine: Machine,
+) -> list[str]:
+    """Return the command that writes this very page."""
+    options: list[tuple[str, Any]] = [("--out", out), ("--title", title), ("--data-root", data_root)]
+    usual = Machine()
+    for name in ("device", "workers", "threads"):
+        value = getattr(machine, name)
+        options.append((f"--{name}", value if value != getattr(usual, name) else None))
+    given = [word for flag, value in options if value is not None for word in (flag, str(value))]
+    return ["resnets", "report", *map(str, paths), *given]
+
+
 def _check_writable(path: Path) -> None:
     """Refuse a path that cannot be written, before minutes are spent on testing."""
     if path.suffix.lower() not in (".html", ".htm"):
         raise RunError(f"--out {path}: the report is a web page; give it a name that ends in .html.")
-    if path.is_dir():
-        raise RunError(f"--out {path} is a folder; name the file, such as {path / 'report.html'}.")
-    if not path.parent.is_dir():
-        raise RunError(f"--out {path} cannot be written: there is no folder {path.parent}.")
+    try:
+        if path.is_dir():
+            raise RunError(f"--out {path} is a folder; name the file, such as {path / 'report.html'}.")
+        if not path.parent.is_dir():
+            raise RunError(f"--out {path} cannot be written: there is no folder {path.parent}.")
+    except OSError as error:  # a name that is too long, a folder that may not be entered
+        raise RunError(f"--out {path} cannot be written: {error.strerror or error}.") from error
+    # It is written beside its place first, so the folder decides.
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise RunError(
+            f"The report {path} cannot be written: you may not write into {path.parent}. Name another with --out."
+        )
 
 
 def _part(
     run: RunRecord,
+    runs: Sequence[RunRecord],
     data: str | None,
     data_root: str | Path | None,
     machine: Machine,
     on_images: Callable[[int, int, str], None],
+    command: Sequence[str],
 ) -> RunPart:
     """Return the run with its examination, or with the reason why there is none."""
     if not run.has_weights:
@@ -108,16 +140,25 @@ def _part(
     try:
         examination = examine(run, data=data, data_root=data_root, machine=machine, on_images=on_images)
     except NoImagesError as error:
-        wanted = "--data FOLDER" if "--data FOLDER" in str(error) else "--data-root DIR"
-        command = f"{shlex.join(['resnets', 'report', str(run.path)])} {wanted}"
-        return RunPart(record=run, missing=Missing(reason=str(error), command=command))
+        return RunPart(record=run, missing=Missing(reason=str(error), command=_completed(command, run, runs)))
     except DeviceError:
         raise
     except UserError as error:
         if data is not None or data_root is not None:
             raise
         return RunPart(record=run, missing=Missing(reason=str(error)))
+    # The weights say more than the files beside them where the run is not finished.
+    run = dataclasses.replace(run, fingerprint=run.fingerprint or examination.trained_on)
     return RunPart(record=run, examination=examination)
+
+
+def _completed(command: Sequence[str], run: RunRecord, runs: Sequence[RunRecord]) -> str:
+    """Return the command with what names the images of a run; nothing where no command is right for all runs."""
+    if not isinstance(run.spec.dataset, ImageFolder):
+        return f"{shlex.join(command)} --data-root DIR"
+    # --data is for every run of the page.
+    alike = all(isinstance(other.spec.dataset, ImageFolder) for other in runs)
+    return f"{shlex.join(command)} --data FOLDER" if alike else ""
 
 
 def _as_json(part: RunPart) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 from markupsafe import Markup
 
-from resnets.report.curves import COLORS, spread
+from resnets.report.curves import COLORS, line_classes, spread
 from resnets.report.text import MINUS
 
 if TYPE_CHECKING:
@@ -28,10 +28,12 @@ _RAISED = str.maketrans(
 )
 _MOST_POINTS = 1500
 """Points of a line; a phone's screen is not wider."""
+_SHORT_END, _ERROR_END = 2, 6
+"""Letters of a net's number, and of an error: what the room beside a plot is made for."""
+_LETTER = 0.035
+"""Width of a letter of a label, as a share of the plot's width on a phone, where it is largest."""
 _EARLY_END = 0.93
 """A line that ends before this share of the width has its label there, not beside the plot."""
-_LABEL_GAP = 0.06
-"""Least distance of two labels beside the plot, as a share of its height."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,7 +62,8 @@ class Line:
     x: Sequence[float]
     y: Sequence[float]
     color: int
-    """Index into `curves.COLORS`; the page has them for light and dark."""
+    """Number of the net from 0: an index into `curves.COLORS`, which the page has for light and dark; from there on, the
+    colours come again with other dashes."""
     kind: Literal["bold", "thin", "steps"] = "bold"
     """Bold; thin and dashed, as the paper draws training errors; or bold with constant values between the points."""
     end: str = ""
@@ -93,6 +96,8 @@ class Chart:
     bars: tuple[Bar, ...] = field(default=())
     diagonal: bool = False
     """Draw a line from corner to corner: where x and y are equal."""
+    label_gap: float = 0.06
+    """Least distance of two labels beside the plot, as a share of its height."""
 
 
 def draw(chart: Chart) -> Markup:
@@ -111,8 +116,41 @@ def draw(chart: Chart) -> Markup:
     axis = Markup('<line class="axis" x1="0" x2="100%" y1="100%" y2="100%"/>')
     parts += [axis, inner.format(_UNITS, paths), *_ends(chart)]
     opening = Markup('<svg class="chart{2}" role="img" aria-labelledby="{0}-title {0}-desc">{1}</svg>')
-    wide = " with-ends" if any(line.end for line in chart.lines) else ""
-    return opening.format(chart.identifier, Markup("").join(parts), wide)
+    return opening.format(chart.identifier, Markup("").join(parts), _room(chart))
+
+
+def _room(chart: Chart) -> str:
+    """Return the classes that give the labels at the ends of lines the room they need beside the plot, and in height."""
+    longest = max((len(line.end) for line in chart.lines), default=0)
+    if not longest:
+        return ""
+    beside = "short-ends" if longest <= _SHORT_END else "with-ends" if longest <= _ERROR_END else "long-ends"
+    return f" {beside}{' tall' if _is_tall(chart) else ''}"
+
+
+def _is_tall(chart: Chart) -> bool:
+    """Return whether more labels stand above one another than a plot of the usual height has room for."""
+    return max(map(len, _columns(chart)), default=0) * chart.label_gap > 1
+
+
+def _columns(chart: Chart) -> list[list[Line]]:
+    """Return the lines that have a label, those together whose labels would overlap at one height, from left to right."""
+    labelled = sorted(
+        (line for line in chart.lines if line.end and len(line.x)), key=lambda line: _label_at(chart, line)
+    )
+    columns: list[list[Line]] = []
+    for line in labelled:
+        before = columns[-1][-1] if columns else None
+        if before is None or _label_at(chart, line) - _label_at(chart, before) > _LETTER * (len(before.end) + 1):
+            columns.append([])
+        columns[-1].append(line)
+    return columns
+
+
+def _label_at(chart: Chart, line: Line) -> float:
+    """Return the share of the width at which a line's label stands: where it ends, or beside the plot."""
+    end = chart.x.share(float(line.x[-1]))
+    return end if end < _EARLY_END else 1.0
 
 
 def nice_ticks(low: float, high: float, most: int = 6, *, whole: bool = False) -> list[float]:
@@ -196,7 +234,7 @@ def _path(chart: Chart, line: Line) -> Markup:
         words.append(f"H{across:.5g}V{up:.5g}" if line.kind == "steps" else f"L{across:.5g} {up:.5g}")
     if len(corners) == 1:
         words.append("h0")  # with round ends, a dot
-    return Markup('<path class="line {} c{}" d="{}"/>').format(line.kind, line.color % len(COLORS), "".join(words))
+    return Markup('<path class="line {} {}" d="{}"/>').format(line.kind, line_classes(line.color), "".join(words))
 
 
 def _thinned(values: Sequence[float]) -> list[float]:
@@ -216,19 +254,18 @@ def _bar(chart: Chart, bar: Bar) -> Markup:
 
 def _ends(chart: Chart) -> list[Markup]:
     """Return a dot at the end of each line that has a label, and the labels, moved apart where they would overlap."""
-    labelled = [line for line in chart.lines if line.end and len(line.x)]
-    heights = [min(max(chart.y.share(float(line.y[-1])), 0.0), 1.0) for line in labelled]
-    parts = []
-    for line, height, moved in zip(labelled, heights, spread(heights, gap=_LABEL_GAP, top=1.0), strict=True):
-        color = line.color % len(COLORS)
-        if 0 <= chart.y.share(float(line.y[-1])) <= 1:
-            dot = Markup('<circle class="c{}" cx="{}" cy="{}" r="3.5"/>')
-            parts.append(dot.format(color, _percent(chart.x.share(float(line.x[-1]))), _percent(1 - height)))
-        end = chart.x.share(float(line.x[-1]))
-        text = Markup('<text class="end c{}" x="{}" y="{}" dx="9" dy="0.32em">{}</text>')
-        at = _percent(end if end < _EARLY_END else 1.0)
-        parts.append(text.format(color, at, _percent(1 - moved), line.end))
-    return parts
+    gap = chart.label_gap / 2 if _is_tall(chart) else chart.label_gap
+    dots, labels = [], []
+    for column in _columns(chart):
+        heights = [min(max(chart.y.share(float(line.y[-1])), 0.0), 1.0) for line in column]
+        for line, height, moved in zip(column, heights, spread(heights, gap=gap, top=1.0), strict=True):
+            color = line.color % len(COLORS)
+            if 0 <= chart.y.share(float(line.y[-1])) <= 1:
+                dot = Markup('<circle class="c{}" cx="{}" cy="{}" r="3.5"/>')
+                dots.append(dot.format(color, _percent(chart.x.share(float(line.x[-1]))), _percent(1 - height)))
+            text = Markup('<text class="end c{}" x="{}" y="{}" dx="9" dy="0.32em">{}</text>')
+            labels.append(text.format(color, _percent(_label_at(chart, line)), _percent(1 - moved), line.end))
+    return [*dots, *labels]
 
 
 def _percent(share: float) -> str:

@@ -4,18 +4,32 @@ from __future__ import annotations
 
 import json
 import statistics
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from resnets.report.figure import Table
 from resnets.report.prose import net_name, sizes
-from resnets.report.text import NOTHING, count, percent, points, printable
+from resnets.report.text import NOTHING, count, listed, percent, points, printable
 from resnets.specs import io
+from resnets.specs.errors import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from resnets.artifacts.run_log import Evaluation
     from resnets.report.run_record import RunRecord
+
+_ROUNDING = 1e-9
+"""Means closer than this are equal: they come from counts by a division."""
+_SHOWN_OTHERWISE = frozenset(
+    {
+        *("image_px", "resize_px", "color", "mean", "std", "mean_image", "statistics_images", "interpolation"),
+        "shuffle_shards",
+    }
+)
+"""Fields of a dataset that do not decide which of its images are tested."""
+_HELD_OUT = frozenset({"validation_images", "validation_fraction", "split_seed"})
+"""Fields that decide which images are for validation; test images they leave as they are."""
 
 
 def error_of(run: RunRecord) -> Evaluation | None:
@@ -35,7 +49,7 @@ def results_table(runs: Sequence[RunRecord]) -> Table:
     rows = []
     for run, end in zip(runs, ends, strict=True):
         parameters, _ = sizes(run.spec)
-        comparable = end is not None and first is not None and end.split == first.split and run is not runs[0]
+        comparable = run is not runs[0] and same_images(runs[0], run)
         rows.append(
             (
                 run.name,
@@ -55,25 +69,150 @@ def results_table(runs: Sequence[RunRecord]) -> Table:
     return Table(caption="Errors of the runs", headers=headers, rows=tuple(rows), text_columns=frozenset({0, 1}))
 
 
-def verdict(runs: Sequence[RunRecord]) -> str:
-    """Return a sentence on which run has the lowest error, and by how much; of several seeds, on mean and spread."""
-    ends = [(end, run) for run in runs if (end := error_of(run)) is not None]
-    if len({end.split for end, _ in ends}) != 1 or len(ends) < 2:
-        return "The runs were not tested on the same split, so their errors do not compare."
-    if len(ends) == len(runs) and _differing(runs) == ["seed"]:
-        errors = [end.top1_error for end, _ in ends]
-        return (
-            f"The runs differ in the seed alone: {ends[0][0].split} error {statistics.fmean(errors):.2f} % on average, "
-            f"{min(errors):.2f} to {max(errors):.2f} %, standard deviation {statistics.stdev(errors):.2f} points."
-        )
-    (best, run), (second, runner_up), *_ = sorted(ends, key=lambda pair: pair[0].top1_error)
-    gap = second.top1_error - best.top1_error
-    if gap == 0:
-        return f"{run.name} and {runner_up.name} have the same {best.split} error, {best.top1_error:.2f} %."
-    return (
-        f"{run.name} has the lowest {best.split} error, {best.top1_error:.2f} %, {gap:.2f} points below {runner_up.name}. "
-        "One run each: a difference between seeds can be as large."
+def same_images(first: RunRecord, other: RunRecord) -> bool:
+    """Return whether the errors that two runs are judged by are over the same images, as far as their files tell."""
+    ours, theirs = error_of(first), error_of(other)
+    if ours is None or theirs is None or ours.split != theirs.split:
+        return False
+    ignored = _SHOWN_OTHERWISE | (_HELD_OUT if ours.split == "test" else frozenset())
+    one, another = (
+        {name: value for name, value in io.to_json(run.spec.dataset).items() if name not in ignored}
+        for run in (first, other)
     )
+    # A spec does not name its folder; the fingerprint tells two folders apart, where a model or a test has left it.
+    known = first.fingerprint and other.fingerprint
+    return one == another and (not known or first.fingerprint == other.fingerprint)
+
+
+def verdict(runs: Sequence[RunRecord]) -> str:
+    """Return what the errors say: which runs have the lowest, and by how much; of several seeds, on mean and spread.
+
+    Runs whose specs are equal but for the seed count as one net with their mean.
+    """
+    tested = [run for run in runs if error_of(run) is not None]
+    if not tested:
+        return "No run has an error yet, so there is nothing to compare."
+    untested = [run.name for run in runs if error_of(run) is None]
+    unfinished = [run.name for run in tested if not run.finished]
+    rest = f" Not finished: {listed(unfinished)}." if unfinished else ""
+    rest += f" Without an error so far: {listed(untested)}." if untested else ""
+    if len(tested) == 1:
+        (group,) = _groups(tested)
+        return f"Only {group.name} has an error so far, {group.mean:.2f} % ({group.split}): nothing to compare it with."
+    if not all(same_images(tested[0], run) for run in tested[1:]):
+        what = "images" if len({group.split for group in _groups(tested)}) == 1 else "split"
+        return f"The runs were not tested on the same {what}, so their errors do not compare.{rest}"
+    groups = _groups(tested)
+    if len(groups) == 1:
+        (group,) = groups
+        assert group.spread is not None
+        return (
+            f"The runs differ in the seed alone: {group.split} error {group.mean:.2f} % on average, "
+            f"{min(group.errors):.2f} to {max(group.errors):.2f} %, standard deviation {group.spread:.2f} points.{rest}"
+        )
+    return f"{_lowest(groups)}{rest}"
+
+
+def _lowest(groups: Sequence[_Group]) -> str:
+    """Return which of at least two groups has the lowest mean error, and how far it is from the next."""
+    best, second = sorted(groups, key=lambda group: group.mean)[:2]
+    single = [len(group.runs) == 1 for group in (best, second)]
+    gap = second.mean - best.mean
+    if gap < _ROUNDING:
+        average = "" if all(single) else " on average"
+        return f"{best.name} and {second.name} have the same {best.split} error{average}, {best.mean:.2f} %."
+    other = second.name if all(single) else f"{second.name} with {second.shown}"
+    sentence = (
+        f"{best.name} {'has' if single[0] else 'have'} the lowest {best.split} error, {best.shown}, {gap:.2f} points below "
+        f"{other}."
+    )
+    if not any(single):
+        return sentence
+    runs = "One run each" if all(single) else "One run has no spread"
+    return f"{sentence} {runs}: a difference between seeds can be as large."
+
+
+def seeds_table(runs: Sequence[RunRecord]) -> Table | None:
+    """Return mean and spread of the runs that are equal but for the seed; None where no two of several nets are."""
+    groups = _groups([run for run in runs if error_of(run) is not None])
+    if len(groups) < 2 or all(len(group.runs) == 1 for group in groups):
+        return None
+    rows = tuple(
+        (
+            listed([run.name for run in group.runs]),
+            group.split,
+            count(len(group.runs)),
+            percent(group.mean),
+            percent(group.spread),
+            percent(min(group.errors)),
+            percent(max(group.errors)),
+        )
+        for group in groups
+    )
+    headers = ("runs", "split", "seeds", "mean error %", "standard deviation", "lowest %", "highest %")
+    caption = "Means over runs that are equal but for the seed"
+    return Table(caption=caption, headers=headers, rows=rows, text_columns=frozenset({0, 1}))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Group:
+    """Runs that differ in the seed alone, tested on the same images; or one."""
+
+    runs: tuple[RunRecord, ...]
+    split: str
+    errors: tuple[float, ...]
+
+    @property
+    def name(self) -> str:
+        first, others = self.runs[0].name, len(self.runs) - 1
+        return f"{first} and {counted(others, 'other seed')}" if others else first
+
+    @property
+    def mean(self) -> float:
+        return statistics.fmean(self.errors)
+
+    @property
+    def spread(self) -> float | None:
+        return statistics.stdev(self.errors) if len(self.errors) > 1 else None
+
+    @property
+    def shown(self) -> str:
+        if self.spread is None:
+            return f"{self.mean:.2f} %"
+        return f"{self.mean:.2f} % on average (standard deviation {self.spread:.2f} points)"
+
+
+def _groups(tested: Sequence[RunRecord]) -> list[_Group]:
+    """Return the runs that have an error, those together that differ in the seed alone, in order of appearance."""
+    found: list[list[RunRecord]] = []
+    for run in tested:
+        for group in found:
+            if _is_another_seed(run, group):
+                group.append(run)
+                break
+        else:
+            found.append([run])
+    groups = []
+    for group in found:
+        ends = [end for run in group if (end := error_of(run)) is not None]
+        errors = tuple(end.top1_error for end in ends)
+        groups.append(_Group(runs=tuple(group), split=ends[0].split, errors=errors))
+    return groups
+
+
+def _is_another_seed(run: RunRecord, group: Sequence[RunRecord]) -> bool:
+    """Return whether a run differs from those of a group in the seed alone, and has come as far."""
+    first = group[0]
+    # A seed that is there already is a repetition, which says nothing about seeds.
+    if run.spec.seed in {other.spec.seed for other in group} or _seedless(run) != _seedless(first):
+        return False
+    as_far = run.finished == first.finished and (run.finished or run.steps_done == first.steps_done)
+    return as_far and same_images(first, run)
+
+
+def _seedless(run: RunRecord) -> dict[str, Any]:
+    """Return the fields of the spec that decide the result, all but the seed."""
+    return {name: value for name, value in io.to_json(run.spec).items() if name not in ("seed", "recipe")}
 
 
 def differences_table(runs: Sequence[RunRecord]) -> Table | None:

@@ -22,6 +22,8 @@ Kind = Literal["train", "validation", "test"]
 
 # Okabe and Ito's colours, which stay apart for every kind of colour vision; the light yellow is left out.
 COLORS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+DASHES = 3
+"""Kinds of lines, solid and dashed, that tell nets of one colour apart: together, twenty-one."""
 _LONG_RUN_STEPS = 20_000
 _INK = "#333333"
 
@@ -84,6 +86,31 @@ def colors(curves: Sequence[Curve]) -> dict[str, int]:
     """Return for each net, in order of appearance, the index of its colour in `COLORS`."""
     labels = dict.fromkeys(curve.label for curve in curves)
     return {label: index % len(COLORS) for index, label in enumerate(labels)}
+
+
+def line_classes(index: int) -> str:
+    """Return the classes in the page's style sheet of the line of a net: its colour, and a dash once all are taken.
+
+    >>> line_classes(2), line_classes(9)
+    ('c2', 'c2 d1')
+    """
+    dash = index // len(COLORS) % DASHES
+    return f"c{index % len(COLORS)}{f' d{dash}' if dash else ''}"
+
+
+def smoothing_window(curves: Sequence[Curve], points: int) -> str:
+    """Return over what the training errors are averaged: in iterations, unless these are not the same for all curves.
+
+    Args:
+        curves: training errors, at least one curve.
+        points: lines of the log that each is averaged over.
+
+    >>> fine, coarse = (Curve(label="net", kind="train", steps=(a, 2 * a), errors=(9.0, 8.0)) for a in (10, 20))
+    >>> smoothing_window([fine], 5), smoothing_window([fine, coarse], 5)
+    ('50 iterations', '5 lines of the log')
+    """
+    windows = {round(curve.steps[-1] / len(curve.steps) * points) for curve in curves}
+    return f"{windows.pop():,} iterations" if len(windows) == 1 else f"{points} lines of the log"
 
 
 def top_of_axis(curves: Sequence[Curve]) -> float:
@@ -234,10 +261,9 @@ def _draw_key(axes: Axes, curves: Sequence[Curve], smoothing_points: int) -> Non
 
     kinds = {curve.kind for curve in curves}
     lines = []
-    training = next((curve for curve in curves if curve.kind == "train"), None)
-    if training is not None:
-        spacing = training.steps[-1] / len(training.steps)
-        window = f", mean of {round(spacing * smoothing_points):,} iterations" if smoothing_points > 1 else ""
+    trained = [curve for curve in curves if curve.kind == "train"]
+    if trained:
+        window = f", mean of {smoothing_window(trained, smoothing_points)}" if smoothing_points > 1 else ""
         lines.append(Line2D([], [], color=_INK, linewidth=1.1, linestyle=(0, (4, 2)), label=f"training{window}"))
     tested = " / ".join(sorted(kinds - {"train"}, reverse=True))
     if tested:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -60,6 +60,8 @@ class Examination:
     """Name of the images: digits, cifar10, or a folder."""
     fingerprint: str
     """Of the dataset; equal for two runs that were tested on the same images."""
+    trained_on: str
+    """Fingerprint of the dataset that the net was trained on; empty where its files do not say."""
     result: ClassificationResult
     skipped: tuple[Skipped, ...]
     """Images that could not be read and are in no number."""
@@ -78,8 +80,12 @@ class Examination:
     response_images: int
     """Images that the responses are over."""
     response_split: str
+    without_responses: str
+    """Why there are no responses; empty where there are."""
+    readable: Bool[np.ndarray, " images"]
+    """For each image of the split whether it could be read, and so has a score."""
     wrong: Bool[np.ndarray, " images"]
-    """For each image of the split whether its class is not the most probable one; unreadable ones count as wrong."""
+    """For each image that could be read whether its class is not the most probable one; of the others, nothing."""
 
 
 def examine(
@@ -142,7 +148,7 @@ def examine(
     wrong = np.ones(len(labels), bool)
     wrong[scored] = probabilities[scored].argmax(axis=1) != labels[scored]
     scores, kept = probabilities[scored], labels[scored]
-    responses, response_images, response_split = _responses(
+    responses = _responses(
         stored, dataset, split, computing, lambda done, of: on_images(done, of, f"{run.name}, responses of its layers")
     )
     confident = analysis.most_confident_mistakes(scores, kept, most=MOST_MISTAKES)
@@ -150,6 +156,7 @@ def examine(
         split=split,
         dataset=dataset.name,
         fingerprint=dataset.fingerprint,
+        trained_on=stored.fingerprint,
         result=tested.report.result,
         skipped=tested.report.skipped,
         notes=_notes(run, stored, dataset, split, tested.report.result.without_prediction),
@@ -159,11 +166,20 @@ def examine(
         pairs=tuple(analysis.most_confused_pairs(scores, kept, most=MOST_PAIRS)),
         calibration=calibration(scores, kept),
         pictures=mistake_pictures(stored, dataset.splits[split], confident, scored, device=device),
-        responses=responses,
-        response_images=response_images,
-        response_split=response_split,
+        responses=responses.layers,
+        response_images=responses.images,
+        response_split=responses.split,
+        without_responses=responses.problem,
+        readable=tested.scores.readable.numpy(),
         wrong=wrong,
     )
+
+
+class _Responses(NamedTuple):
+    layers: tuple[LayerResponse, ...]
+    images: int
+    split: str
+    problem: str = ""
 
 
 def _responses(
@@ -172,8 +188,8 @@ def _responses(
     tested: str,
     computing: Computing,
     on_images: Callable[[int, int], None],
-) -> tuple[tuple[LayerResponse, ...], int, str]:
-    """Return the responses of the layers to some images, how many these are and of which split."""
+) -> _Responses:
+    """Return the responses of the layers to some images, how many these are and of which split, or why there are none."""
     name = "train" if "train" in dataset.splits else tested
     split = dataset.splits[name]
     most = max(_LEAST_RESPONSE_IMAGES, _RESPONSE_PIXELS // stored.preprocessor.spec.crop_px**2)
@@ -182,9 +198,9 @@ def _responses(
     some = split.taken(chosen)
     try:
         found = responses_on(stored, some, device=computing.device, workers=computing.workers, on_images=on_images)
-    except UserError:  # too few images, or a net without BatchNorm
-        return (), 0, name
-    return tuple(found), len(some), name
+    except UserError as error:  # too few images, or a net without BatchNorm
+        return _Responses((), 0, name, str(error))
+    return _Responses(tuple(found), len(some), name)
 
 
 def _place(run: RunRecord, data: str | None, data_root: str | Path | None) -> tuple[DatasetSpec, Path | None]:
@@ -242,17 +258,18 @@ def _notes(
 def overlap(examinations: Sequence[Examination]) -> list[tuple[int, int, int, int]] | None:
     """Return for each run after the first how many images both get right, only the first, only it, and neither.
 
-    None where the runs were not tested on the same images.
+    Counted are the images that both could read. None where the runs were not tested on the same images.
     """
     first, *others = examinations
     if any((one.fingerprint, one.split) != (first.fingerprint, first.split) for one in others):
         return None
     return [
         (
-            int((~first.wrong & ~one.wrong).sum()),
-            int((~first.wrong & one.wrong).sum()),
-            int((first.wrong & ~one.wrong).sum()),
-            int((first.wrong & one.wrong).sum()),
+            int((read & ~first.wrong & ~one.wrong).sum()),
+            int((read & ~first.wrong & one.wrong).sum()),
+            int((read & first.wrong & ~one.wrong).sum()),
+            int((read & first.wrong & one.wrong).sum()),
         )
         for one in others
+        for read in [first.readable & one.readable]
     ]

@@ -202,15 +202,20 @@ def confidence_figure(examination: Examination, prefix: str) -> Figure:
         caption=f"Images in each bin: {count(last.images)} of {count(examination.calibration.images)} are predicted with "
         f"more than {last.lower:.1f} %.",
         svg=draw(chart),
+        table=Table(
+            caption="Images by probability",
+            headers=("probability %", "images"),
+            rows=tuple((f"{one.lower:.1f} to {one.upper:.1f}", count(one.images)) for one in bins),
+        ),
         size="small",
     )
 
 
 def class_comparison(examinations: Sequence[tuple[str, Examination]]) -> Table | None:
-    """Return the error of each class a column a run; None unless the runs have the same few classes."""
+    """Return the error of each class a column a run; None unless the same images of few classes were tested."""
     first = examinations[0][1]
-    same = all(one.classes == first.classes and one.split == first.split for _, one in examinations)
-    if len(examinations) < 2 or not same or len(first.classes) > CONFUSION_CLASSES:
+    tested = {(one.classes, one.split, one.fingerprint) for _, one in examinations}
+    if len(examinations) < 2 or len(tested) > 1 or len(first.classes) > CONFUSION_CLASSES:
         return None
     names = shown_classes(first)
     rows = tuple(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+from resnets.report.curves import line_classes
+
 if TYPE_CHECKING:
     from markupsafe import Markup
 
@@ -27,6 +29,11 @@ class KeyEntry:
     kind: Literal["net", "bold", "thin", "diagonal", "gap", "bar"]
     text: str
     color: int = 0
+
+    @property
+    def classes(self) -> str:
+        """Those of the net's line in the style sheet."""
+        return line_classes(self.color)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

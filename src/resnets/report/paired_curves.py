@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from resnets.report.curves import COLORS, Curve, bottom_of_axis, smoothed, spread, top_of_axis
+from resnets.report.curves import COLORS, Curve, bottom_of_axis, smoothed, smoothing_window, spread, top_of_axis
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -151,10 +151,10 @@ def _draw_key(
     lines = [Line2D([], [], color=_INK, linewidth=2.6, label=f"{kind}, mean of {seeds} seeds" if seeds > 1 else kind)]
     if seeds > 1:
         lines.append(Line2D([], [], color=_INK, linewidth=0.9, alpha=0.5, label=f"{kind}, each seed"))
-    training = next((curve for side in trained.values() for curve in side), None)
-    if training is not None:
-        window = round(training.steps[-1] / len(training.steps) * smoothing_points)
-        label = f"training, mean over {window:,} iterations" + (" and seeds" if seeds > 1 else "")
+    every = [curve for side in trained.values() for curve in side]
+    if every:
+        window = smoothing_window(every, smoothing_points)
+        label = f"training, mean over {window}" + (" and seeds" if seeds > 1 else "")
         lines.append(Line2D([], [], color=_INK, linewidth=1.2, linestyle=_TRAINING, label=label))
     axes.legend(
         handles=lines, loc="best", facecolor="white", edgecolor="none", framealpha=0.85, labelcolor=_INK, fontsize=9

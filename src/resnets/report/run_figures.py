@@ -10,10 +10,10 @@ import numpy as np
 from resnets.report.chart import Axis, Chart, Line, decades_axis, draw, linear_axis
 from resnets.report.curves import (
     bottom_of_axis,
-    colors,
     curves_of_log,
     line_ends,
     smoothed,
+    smoothing_window,
     steps_a_unit,
     top_of_axis,
 )
@@ -22,7 +22,7 @@ from resnets.report.text import NOTHING, count, percent
 from resnets.specs.errors import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from resnets.artifacts.run_log import TrainingPoint
     from resnets.report.curves import Curve
@@ -30,18 +30,25 @@ if TYPE_CHECKING:
 
 SMOOTHING_POINTS = 5
 """Lines of the log that each training error of the curves is averaged over."""
+_MOST_ENDS = 32
+"""Lines of a chart whose ends all have a label."""
 _MOST_ROWS = 200
 """Rows of the numbers behind a figure; the log itself has all."""
 
 
-def error_figure(runs: Sequence[RunRecord]) -> Figure | None:
-    """Return the errors over the runs: training thin and dashed, test bold; None where no log holds an error."""
+def error_figure(runs: Sequence[RunRecord], colors: Mapping[str, int]) -> Figure | None:
+    """Return the errors over the runs: training thin and dashed, test bold; None where no log holds an error.
+
+    Args:
+        runs: whose logs are drawn.
+        colors: of each run by its name, from 0; of several runs, one more is the number at its lines and in the key.
+    """
     curves = [curve for run in runs for curve in curves_of_log(run.log, run.name)]
     if not curves:
         return None
-    color_of, ends, unit = colors(curves), line_ends(curves), steps_a_unit(curves)
+    ends, unit = line_ends(curves), steps_a_unit(curves)
     tested = [kind for kind in ("test", "validation") if any(curve.kind == kind for curve in curves)]
-    lines = tuple(_error_line(curve, curves, color_of[curve.label], ends, unit) for curve in curves)
+    lines = tuple(_error_line(curve, curves, colors, ends, unit) for curve in curves)
     summary = "; ".join(f"{label} ends at {error:.2f} %" for label, error in ends.items())
     chart = Chart(
         identifier="figure-errors",
@@ -51,10 +58,11 @@ def error_figure(runs: Sequence[RunRecord]) -> Figure | None:
         y=linear_axis("error (%)", bottom_of_axis(curves), top_of_axis(curves)),
         lines=lines,
     )
-    trained = next((curve for curve in curves if curve.kind == "train"), None)
-    key = [KeyEntry(kind="net", text=label, color=color) for label, color in color_of.items()]
+    trained = [curve for curve in curves if curve.kind == "train"]
+    key = net_keys({label: colors[label] for label in ends}, numbered=len(colors) > 1)
     key += [KeyEntry(kind="bold", text=f"{' or '.join(tested)} error")] if tested else []
-    key += [KeyEntry(kind="thin", text=f"training error, {_window(trained)}")] if trained else []
+    window = f"mean of {smoothing_window(trained, SMOOTHING_POINTS)}" if trained else ""
+    key += [KeyEntry(kind="thin", text=f"training error, {window}")] if trained else []
     leaves_out = any(error > chart.y.high for line in lines for error in line.y)
     late = " The scale leaves out the steep fall of the first steps." if leaves_out else ""
     return Figure(
@@ -68,22 +76,33 @@ def error_figure(runs: Sequence[RunRecord]) -> Figure | None:
     )
 
 
-def _error_line(curve: Curve, curves: Sequence[Curve], color: int, ends: dict[str, float], unit: int) -> Line:
-    training = curve.kind == "train"
+def net_keys(colors: Mapping[str, int], *, numbered: bool) -> list[KeyEntry]:
+    """Return the entry of each net in a chart's key, with the number that stands at its lines if they have one."""
+    return [
+        KeyEntry(kind="net", text=f"{color + 1}: {name}" if numbered else name, color=color)
+        for name, color in colors.items()
+    ]
+
+
+def _error_line(
+    curve: Curve, curves: Sequence[Curve], colors: Mapping[str, int], ends: dict[str, float], unit: int
+) -> Line:
+    training, color = curve.kind == "train", colors[curve.label]
     shown = [other.kind for other in curves if other.label == curve.label]
     labelled = curve.kind == next(kind for kind in ("test", "validation", "train") if kind in shown)
+    number = f"{color + 1}" if len(colors) > 1 else ""
+    if labelled:
+        end = f"{number}: {ends[curve.label]:.2f}" if number else f"{ends[curve.label]:.2f}"
+    else:
+        # The other lines of a net have its number, as long as there is room for them all.
+        end = number if len(curves) <= _MOST_ENDS else ""
     return Line(
         x=[step / unit for step in curve.steps],
         y=smoothed(curve.errors, SMOOTHING_POINTS) if training else curve.errors,
         color=color,
         kind="thin" if training else "bold",
-        end=f"{ends[curve.label]:.2f}" if labelled else "",
+        end=end,
     )
-
-
-def _window(training: Curve) -> str:
-    spacing = training.steps[-1] / len(training.steps)
-    return f"mean of {round(spacing * SMOOTHING_POINTS):,} iterations"
 
 
 def _iterations(last: int, unit: int) -> Axis:

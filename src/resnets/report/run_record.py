@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from resnets.artifacts.run_directory import RunDirectory, read_spec
 from resnets.artifacts.run_log import RunLog, read_run_log
+from resnets.engine.checkpoint import latest_checkpoint
 from resnets.report.text import printable
 from resnets.specs.errors import RunError
 
@@ -34,6 +35,8 @@ class RunRecord:
     """Whether it has ended, with weights or, in a folder of results, without."""
     has_weights: bool
     """Whether a model, or a checkpoint of the run, is there to be tested."""
+    fingerprint: str = ""
+    """Of the dataset that it was trained on; empty where its files do not say."""
     problems: tuple[str, ...] = ()
     """What is missing or damaged, one sentence each."""
 
@@ -86,7 +89,7 @@ def _read_run(path: Path, name: str) -> RunRecord:
     unreadable = log.unreadable_lines
     if unreadable > 1 or (unreadable and log.final is not None):
         problems.append(f"{unreadable:,} lines of metrics.jsonl cannot be read and are left out.")
-    has_weights = directory.is_finished or (directory.checkpoints / "latest").is_file()
+    has_weights = directory.is_finished or latest_checkpoint(directory.checkpoints) is not None
     if not (log.training or log.evaluations or log.final or has_weights):
         raise RunError(
             f"{path} has nothing to report yet: its log holds no line and there is no model. Train some steps first."
@@ -100,6 +103,7 @@ def _read_run(path: Path, name: str) -> RunRecord:
         environment=environment,
         finished=directory.is_finished or log.final is not None,
         has_weights=has_weights,
+        fingerprint=_read_fingerprint(directory.model),
         problems=(*problems, *([problem] if problem else [])),
     )
 
@@ -124,6 +128,15 @@ def _check_is_run(directory: RunDirectory) -> None:
         )
         meant = f" Runs lie in it: {' '.join(map(str, inside[:4]))}{' …' if len(inside) > 4 else ''}" if inside else ""
         raise RunError(f"{path} is no run directory: it has no config.json.{meant}")
+
+
+def _read_fingerprint(model: Path) -> str:
+    """Return the fingerprint that a model folder names; nothing where there is none, or it is damaged."""
+    try:
+        value = json.loads((model / "config.json").read_text(encoding="utf-8"))["dataset_fingerprint"]
+    except (OSError, ValueError, RecursionError, KeyError, TypeError):
+        return ""
+    return value if isinstance(value, str) else ""
 
 
 def _read_environment(path: Path) -> tuple[dict[str, Any], str | None]:

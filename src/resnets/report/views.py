@@ -10,6 +10,7 @@ from resnets.report.comparison import (
     error_of,
     last_training_error,
     results_table,
+    seeds_table,
     verdict,
 )
 from resnets.report.examination import overlap
@@ -21,11 +22,14 @@ from resnets.report.run_view import run_view
 from resnets.report.text import LONGEST_NOTE, count, listed, percent, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from resnets.report.examination import Examination
     from resnets.report.part import RunPart
     from resnets.report.run_record import RunRecord
+
+_LONGEST_COMMAND = 10_000
+"""Characters of a command, which names every run of the page; one that is cut is of no use."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,9 +47,11 @@ def page_view(parts: Sequence[RunPart], title: str | None, generator: str) -> di
     records = [part.record for part in parts]
     several = len(parts) > 1
     runs = [run_view(part, f"run-{index}", several) for index, part in enumerate(parts, 1)]
-    errors = error_figure(records)
+    # One mapping for all charts: a run without curves has a colour too.
+    colors = {record.name: color for color, record in enumerate(records)}
+    errors = error_figure(records, colors)
     comparison = _comparison(parts) if several else None
-    responses = _responses(parts)
+    responses = _responses(parts, colors)
     missing = _missing(parts)
     names = [record.name for record in records]
     default = listed(names) if len(names) <= 2 else f"{len(names)} runs compared"
@@ -60,6 +66,7 @@ def page_view(parts: Sequence[RunPart], title: str | None, generator: str) -> di
         "errors": errors,
         "responses": responses,
         "missing": missing,
+        "untested": any(part.missing is not None for part in parts),
         "runs": runs,
         "several": several,
         "generator": generator,
@@ -68,31 +75,38 @@ def page_view(parts: Sequence[RunPart], title: str | None, generator: str) -> di
     }
 
 
-def _responses(parts: Sequence[RunPart]) -> dict[str, Any] | None:
+def _responses(parts: Sequence[RunPart], colors: Mapping[str, int]) -> dict[str, Any] | None:
     nets = [
-        (part.record.name, color, part.examination)
-        for color, part in enumerate(parts)
+        (part.record.name, colors[part.record.name], part.examination)
+        for part in parts
         if part.examination is not None and part.examination.responses
     ]
     if not nets:
         return None
     return {
         "sentence": response_sentence(nets),
-        "figures": response_figures(nets),
+        "figures": response_figures(nets, numbered=len(parts) > 1),
         "table": response_table(nets),
     }
 
 
 def _missing(parts: Sequence[RunPart]) -> list[dict[str, str]]:
-    """Return what each run lacks, and the command that adds it."""
-    found = [(part.record.name, part.missing) for part in parts if part.missing is not None]
+    """Return what each run lacks, and once, after the last run that it is about, the command that adds it."""
     several = len(parts) > 1
+    found = []
+    for part in parts:
+        name = f"{part.record.name}: " if several else ""
+        if part.missing is not None:
+            found.append((f"{name}{part.missing.reason}", part.missing.command))
+        elif part.examination is not None and not part.examination.responses:
+            found.append((f"{name}No layer responses. {part.examination.without_responses}", ""))
+    later = [{command for _, command in found[index + 1 :]} for index in range(len(found))]
     return [
         {
-            "text": printable(f"{name}: {missing.reason}" if several else missing.reason, LONGEST_NOTE),
-            "command": printable(missing.command, 2 * LONGEST_NOTE),
+            "text": printable(text, LONGEST_NOTE),
+            "command": printable(command, _LONGEST_COMMAND) if command not in after else "",
         }
-        for name, missing in found
+        for (text, command), after in zip(found, later, strict=True)
     ]
 
 
@@ -129,9 +143,7 @@ def _facts(run: RunRecord, examination: Examination | None) -> list[Fact]:
     if end := error_of(run):
         which = "final weights" if run.log.final else f"step {count(end.step)}"
         over = f", {count(end.images)} images" if end.images is not None else ""
-        # The line about the finished model does not repeat what was skipped; the evaluation of its step does.
-        skipped = max((entry.skipped for entry in (end, *run.log.evaluations) if entry.step == end.step), default=0)
-        about = f"{which}{over}, {count(skipped)} skipped"
+        about = f"{which}{over}, {count(end.skipped)} skipped"
         facts.append(Fact(name=f"{end.split} error", value=percent(end.top1_error), unit="%", about=about))
     if (best := run.log.best) and (end is None or best.top1_error < end.top1_error):
         about = f"at step {count(best.step)}; chosen by the {best.split} split itself"
@@ -164,6 +176,7 @@ def _comparison(parts: Sequence[RunPart]) -> dict[str, Any]:
     return {
         "verdict": verdict(records),
         "results": results_table(records),
+        "seeds": seeds_table(records),
         "differences": differences_table(records),
         "tested": tables,
         "tested_sentence": sentence,
