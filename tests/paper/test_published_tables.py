@@ -6,7 +6,9 @@ A typing mistake in `paper/` would otherwise become the paper's number.
 import json
 import statistics
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from resnets.paper import (
     table2,
@@ -22,12 +24,14 @@ from resnets.paper import (
     table13,
     table14,
 )
+from resnets.paper.core import protocols
 from resnets.paper.core.execute import fill
 from resnets.paper.core.experiment import Computed, FromRuns, NotRun
 from resnets.paper.core.find import experiment, experiment_names
 from resnets.paper.core.published import ARITHMETIC, out_of_order
-from resnets.paper.core.verdict import judge
+from resnets.paper.core.verdict import Above, judge
 from resnets.paper.core.workshop import Settings
+from resnets.specs.protocol import Dense, TenCrop
 
 NUMBERED = [f"table{number}" for number in (2, 3, 4, 5, 7, 8, 9, 10, 11, 12, 13, 14)]
 
@@ -37,8 +41,8 @@ def rows(name):
 
 
 def published(name):
-    """Return the paper's numbers of rows that are no arithmetic: (run, meaning) to number."""
-    found = [row for row in rows(name) if not row.meaning.startswith(ARITHMETIC)]
+    """Return the paper's numbers of rows that wait for runs, or stay empty: (run, meaning) to number."""
+    found = [row for row in rows(name) if not isinstance(row.ours, Computed)]
     cells = {(row.run, row.meaning): row.paper for row in found}
     assert len(cells) == len(found), "every row has a name of its own"
     return cells
@@ -162,7 +166,10 @@ def test_depth_and_every_improvement_help():
     ("difference", "text"),
     [
         (table2.difference("plain-34", "ResNet-34"), 3.5),
+        (table4.printed_gain("ResNet-34 B"), 2.68),
         (table4.printed_gain("ResNet-50"), 2.11),
+        (table4.printed_gain("ResNet-101"), 1.88),
+        (table4.printed_gain("ResNet-152"), 2.05),
         (table8.gain(table8.AT_50), 6.9),
         (table8.gain(table8.AT_ALL), 6.0),
         (100 * (25.3 - table14.PUBLISHED[table14.TEST]) / 25.3, 64.4),
@@ -175,11 +182,12 @@ def test_differences_are_those_of_the_text(difference, text):
 
 
 @pytest.mark.parametrize("name", NUMBERED)
-def test_every_arithmetic_row_passes_and_nothing_else_is_computed(name):
+def test_every_computed_row_passes_and_says_whether_it_is_about_the_paper_or_ours(name):
     computed = [row for row in rows(name) if isinstance(row.ours, Computed)]
     assert computed
     for row in computed:
-        assert row.meaning.startswith(ARITHMETIC), "a number of the paper must not look like ours"
+        ours = "our " in row.run or "our nets" in row.run or "--" in row.run
+        assert row.meaning.startswith(ARITHMETIC) != ours, "a number of the paper must not look like ours"
         assert judge(row.rule, row.ours.value(), row.paper) == "PASS", row.run
 
 
@@ -192,13 +200,13 @@ def test_rows_fit_their_columns_and_say_where_they_come_from(name):
 
 
 @pytest.mark.parametrize("name", NUMBERED)
-def test_json_of_an_empty_table_has_null_and_a_reason_in_every_row_but_the_arithmetic(name, tmp_path):
+def test_json_of_an_empty_table_has_null_and_a_reason_in_every_row_that_is_not_computed(name, tmp_path):
     outcome = fill(name, experiment(name), Settings(run_root=tmp_path, roots=()))
     document = json.loads(json.dumps(outcome.to_json(), allow_nan=False))
     assert document["experiment"] == name
     assert len(document["rows"]) == len(rows(name))
     for row in document["rows"]:
-        if row["meaning"].startswith(ARITHMETIC):
+        if row["budget"] == "check":
             assert row["ours"] is not None
         else:
             assert row["ours"] is None
@@ -229,6 +237,35 @@ def test_rows_of_imagenet_name_their_recipes():
 
 def test_all_tables_of_the_paper_are_there():
     assert {f"table{number}" for number in range(1, 15)} <= set(experiment_names())
+
+
+@pytest.mark.parametrize("name", ["table2", "table3", "table4", "table5"])
+def test_tables_of_imagenet_check_this_package_s_code_too(name):
+    assert any(isinstance(row.ours, Computed) and row.meaning.startswith("largest difference") for row in rows(name))
+
+
+@pytest.mark.parametrize("protocol", [TenCrop(), Dense(), Dense(form="global")])
+def test_an_average_of_logits_would_fail_the_check_of_a_test_mode(protocol):
+    assert protocols.seen_under(protocol).difference < 1e-5
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (8, 11, 3), dtype=np.uint8)).resize((341, 256))
+    softmax, logits = (protocols.scores_by_hand(image, protocol, of_logits=wrong) for wrong in (False, True))
+    assert abs(softmax - logits).max() > 1e-4
+
+
+@pytest.mark.parametrize(
+    ("other", "views"), [(TenCrop(corners="square"), 10), (Dense(flips=False), 5), (Dense(scales_px=(224,)), 2)]
+)
+def test_another_form_of_a_test_mode_fails_its_check(other, views):
+    seen = protocols.seen_under(other)
+    assert seen.views == views
+    assert seen.difference > 1e-4
+
+
+@pytest.mark.parametrize(("table", "limit", "printed"), [("table7", 3, "> 3"), ("table9", 2, "over 2")])
+def test_more_than_a_number_is_no_number_of_the_paper(table, limit, printed):
+    found = [row for row in rows(table) if isinstance(row.rule, Above)]
+    assert found
+    assert {(row.rule.limit, row.paper, row.printed) for row in found} == {(limit, limit, printed)}
 
 
 def test_order_is_counted_pair_by_pair():

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from resnets.paper.core.experiment import Experiment
+from resnets.paper.core.experiment import Computed, Experiment, Row
 from resnets.paper.core.imagenet import COST, HOW_TO_FILL, compared_under, on_imagenet, tested
+from resnets.paper.core.protocols import ten_crop_rows
 from resnets.paper.core.published import arithmetic
 from resnets.paper.core.verdict import Above, AtLeast, Within
+from resnets.specs.counts import count_parameters
 
 PUBLISHED = {"plain-18": 27.94, "plain-34": 28.54, "ResNet-18": 27.88, "ResNet-34": 25.03}
 """Top-1 error on the validation images, ten-crop, in percent; the residual nets have option A, no extra parameters."""
@@ -23,6 +25,12 @@ CUT_OFF = "printed with one decimal, cut off or rounded"
 def difference(first: str, second: str) -> float:
     """Return the difference of two printed errors."""
     return PUBLISHED[first] - PUBLISHED[second]
+
+
+def _parameters_beyond_plain(depth: int) -> int:
+    """Return how many parameters the residual net of Table 2 has beyond the plain one of its depth."""
+    residual, plain = (RUNS[f"{kind}-{depth}"].spec.model for kind in ("ResNet", "plain"))
+    return count_parameters(residual) - count_parameters(plain)
 
 
 EXPERIMENT = Experiment(
@@ -48,6 +56,19 @@ EXPERIMENT = Experiment(
             tolerance=0.06,
             why=CUT_OFF,
         ),
+        *(
+            Row(
+                run=f"ResNet-{depth} - plain-{depth}, our nets",
+                meaning="parameters",
+                ours=Computed(value=lambda depth=depth: _parameters_beyond_plain(depth)),
+                rule=Within(tolerance=0, why="the residual nets have no extra parameter"),
+                paper=0,
+                source=TABLE,
+                decimals=0,
+            )
+            for depth in (18, 34)
+        ),
+        *ten_crop_rows(),
         *(
             tested(
                 plan,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from resnets.paper.core.experiment import Experiment, Row
 from resnets.paper.core.imagenet import COST, HOW_TO_FILL, MEANINGS, compared_under, on_imagenet, tested
+from resnets.paper.core.protocols import ten_crop_rows
 from resnets.paper.core.published import arithmetic, in_order, quoted
 from resnets.paper.core.verdict import AtLeast, Within
 
@@ -90,6 +91,7 @@ EXPERIMENT = Experiment(
             tolerance=0.05,
             why="printed with one decimal",
         ),
+        *ten_crop_rows(),
         *_errors(0, "top1_error"),
         *_errors(1, "top5_error"),
         *(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from resnets.paper.core.experiment import Experiment
+from resnets.paper.core.protocols import ensemble_rows
 from resnets.paper.core.published import arithmetic, quoted, waiting
 from resnets.paper.core.verdict import Report
 
@@ -39,6 +40,7 @@ EXPERIMENT = Experiment(
             unit="ensembles",
             decimals=0,
         ),
+        *ensemble_rows(),
         *(quoted(name, MEANING, error, TABLE) for name, error in PUBLISHED_OTHERS.items()),
         waiting(
             "ResNet, ensemble of six (ILSVRC'15)",

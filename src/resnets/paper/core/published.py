@@ -6,7 +6,7 @@ import itertools
 from typing import TYPE_CHECKING
 
 from resnets.paper.core.experiment import Computed, NotRun, Row
-from resnets.paper.core.verdict import Report, Within
+from resnets.paper.core.verdict import Above, Report, Within
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -71,6 +71,22 @@ def arithmetic(
         printed=printed,
         source=source,
         decimals=decimals,
+    )
+
+
+def more_than(
+    run: str, value: Callable[[], int | float], limit: int | float, source: str, *, why: str, printed: str
+) -> Row:
+    """Return a row that compares what the text has as "more than" a number with the numbers of its tables."""
+    return Row(
+        run=run,
+        meaning=f"{ARITHMETIC}: points",
+        ours=Computed(value=value),
+        rule=Above(limit=limit, why=why),
+        paper=limit,
+        printed=printed,
+        source=source,
+        decimals=1,
     )
 
 
