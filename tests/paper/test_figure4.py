@@ -2,17 +2,20 @@
 
 import dataclasses
 import json
+import shlex
 from pathlib import Path
 
 import pytest
 
 from resnets.artifacts.found_runs import FoundRun, find_runs
 from resnets.artifacts.run_log import Evaluation, RunLog, TrainingPoint
+from resnets.cli.main import main
 from resnets.paper import figure4
 from resnets.paper.core.execute import fill
 from resnets.paper.core.experiment import Unavailable
 from resnets.paper.core.workshop import Settings
-from resnets.specs.io import spec_hash
+from resnets.specs.io import from_json, spec_hash, to_json
+from resnets.specs.run import TrainSpec
 
 RESULTS = Path(__file__).resolve().parents[2] / "results" / "tiny-imagenet-20"
 
@@ -81,6 +84,41 @@ def test_the_figure_in_small_is_filled_from_results(tmp_path):
         "figure4-plain-small.png",
         "figure4-residual-small.png",
     }
+
+
+@pytest.mark.parametrize(("images", "filled"), [(50_000, True), (1_000, False), (None, False)])
+def test_full_rows_are_about_all_validation_images(tmp_path, images, filled):
+    for net, plan in figure4.FULL.items():
+        folder = tmp_path / net
+        folder.mkdir()
+        (folder / "config.json").write_text(json.dumps(to_json(plan.spec)))
+        every = plan.spec.evaluate_every_steps
+        lines = [
+            {"step": step, "split": "train", "top1_error": 50.0, "lr": 0.1} for step in range(every, 600_001, every)
+        ]
+        lines.append({"step": every, "split": "validation", "top1_error": 40.0, "images": images})
+        lines.append({"step": 600_000, "split": "validation", "top1_error": 28.0, "images": images, "final": True})
+        (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    outcome = fill("figure4", figure4.EXPERIMENT, Settings(run_root=tmp_path, roots=()))
+    full = [row for row in outcome.rows if row.row.budget == "full"]
+    assert [row.ours is not None for row in full] == [filled] * len(full)
+    assert filled or all(f"tested on {images} images" in row.reason for row in full)
+
+
+@pytest.mark.parametrize("net", figure4.SMALL)
+def test_an_empty_row_in_small_shows_the_command_that_trains_its_run(tmp_path, capsys, net):
+    outcome = fill("figure4", figure4.EXPERIMENT, Settings(run_root=tmp_path, roots=(), budget="cpu", seeds=(1,)))
+    reasons = {row.row.run: row.reason for row in outcome.rows if row.row.budget == "cpu"}
+    recipe = figure4.RECIPES[net]
+    assert f"for RECIPE {recipe} (" in reasons[net]
+    assert "plain34 and plain18" in reasons["plain-34 - plain-18"]
+    assert not any("train its recipe" in reason for reason in reasons.values())
+    command = reasons[net].partition(": resnets ")[2].replace("RECIPE", recipe)
+    assert main([*shlex.split(command), "--print-config"]) == 0
+    spec = from_json(TrainSpec, json.loads(capsys.readouterr().out))
+    # Training takes the number of classes from the folder.
+    spec = dataclasses.replace(spec, model=dataclasses.replace(spec.model, num_classes=figure4.SMALL_CLASSES))
+    assert spec_hash(spec) == spec_hash(figure4.SMALL[net].spec)
 
 
 def test_full_runs_are_those_of_table_2_and_stay_empty_without_imagenet(tmp_path):

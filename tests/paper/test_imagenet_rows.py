@@ -1,23 +1,31 @@
 """Rows of Tables 2 to 4 are filled from evaluations that lie in a finished run, and from no others."""
 
+import dataclasses
 import json
 
 import pytest
+import torch
 
+import resnets
 from resnets.artifacts.found_runs import FoundRun
+from resnets.artifacts.model_folder import StoredModel
 from resnets.artifacts.run_log import read_run_log
+from resnets.data.preprocess import Preprocessor
 from resnets.paper import table2, table3, table4
 from resnets.paper.core.execute import fill
 from resnets.paper.core.experiment import FromRuns, Unavailable
 from resnets.paper.core.imagenet import error_under, evaluations, on_imagenet
 from resnets.paper.core.workshop import Settings
 from resnets.specs import io
-from resnets.specs.catalogue import model_name
-from resnets.specs.protocol import Dense
+from resnets.specs.catalogue import model_name, model_spec
+from resnets.specs.preprocess import Preprocess
+from resnets.specs.protocol import PROTOCOLS, Dense
 
 
 def evaluation(protocol="ten-crop", net="resnet34-a", **fields):
-    settings = {"scales_px": list(Dense().scales_px), "form": "window", "flips": True} if protocol == "dense" else {}
+    settings = json.loads(json.dumps(dataclasses.asdict(PROTOCOLS[protocol])))
+    if protocol == "dense":
+        settings["shorter_sides_px"] = [list(Dense().scales_px)]
     return {
         "models": [net],
         "split": "validation",
@@ -28,6 +36,23 @@ def evaluation(protocol="ten-crop", net="resnet34-a", **fields):
         "top5_error": 7.8,
         **fields,
     }
+
+
+def with_setting(protocol, **fields):
+    document = evaluation(protocol)
+    return document | {"settings": document["settings"] | fields}
+
+
+# What `resnets evaluate` says of a checkpoint, word for word.
+UNFINISHED = resnets.Classifier(
+    StoredModel(
+        model=torch.nn.Identity(),
+        spec=model_spec("resnet34-a"),
+        preprocessor=Preprocessor(Preprocess(resize_px=256, crop_px=224)),
+        classes=(),
+        metrics={"finished": False, "steps": 5, "of": 10},
+    )
+).unfinished
 
 
 def finished_run(folder, plan, *documents):
@@ -64,8 +89,18 @@ def test_an_error_is_read_under_its_protocol(tmp_path):
         (evaluation(split="train"), "ten-crop", "50000 images of train"),
         (evaluation(models=["resnet34-a", "resnet50"]), "ten-crop", "an ensemble of 2"),
         (evaluation(net="resnet34"), "ten-crop", "is of resnet34; the run's net is resnet34-a"),
-        (evaluation("dense", settings={"scales_px": [224, 256]}), "dense", "at the scales"),
-        (evaluation("dense", settings={"scales_px": 224}), "dense", "at the scales"),
+        (
+            with_setting("dense", scales_px=[224, 256]),
+            "dense",
+            r"is with scales_px \[224, 256\]; this row's is \[224, 2",
+        ),
+        (with_setting("dense", scales_px=224), "dense", "is with scales_px 224"),
+        (with_setting("dense", form="global"), "dense", "is with form global; this row's is window"),
+        (with_setting("dense", flips=False), "dense", "is with flips False; this row's is True"),
+        (with_setting("ten-crop", corners="square"), "ten-crop", "is with corners square; this row's is image"),
+        (evaluation(settings={}), "ten-crop", "does not say with which corners"),
+        (evaluation("dense", settings=None), "dense", "does not say with which scales_px"),
+        (evaluation(notes=["x", 5, UNFINISHED]), "ten-crop", "is of a checkpoint from before the end of the run"),
         (evaluation(top1_error=None), "ten-crop", "has no top1_error"),
     ],
 )

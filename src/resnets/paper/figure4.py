@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from resnets.paper.core.cifar import final_error, training_difference
 from resnets.paper.core.experiment import Experiment, FromRuns, Picture, PlannedRun, Row, Unavailable
-from resnets.paper.core.imagenet import COST, on_imagenet
+from resnets.paper.core.imagenet import COST, check_images, on_imagenet
 from resnets.paper.core.verdict import Above, AtLeast, Below, Report
 from resnets.recipes.find import recipe
 from resnets.specs.data import ImageFolder, ScaleCrop
@@ -50,6 +50,17 @@ def small(name: str) -> TrainSpec:
     )
     return shorten(spec, SMALL_STEPS)
 
+
+SMALL_FLAGS = (
+    "--dataset.image-px 40 --dataset.resize-px 46 --augment.min-resize-px 46 --augment.max-resize-px 86 --global-batch 64 "
+    "--optimizer.base-lr 0.05 schedule:step-decay --schedule.milestones-steps 267 533 --evaluate-every-steps 67 "
+    f"--steps {SMALL_STEPS}"
+)
+"""What makes the ImageNet recipes the runs in small, on the command line of `resnets train`."""
+SMALL_MISSING = (
+    f"no finished run of {SMALL_STEPS} iterations on {SMALL_CLASSES} classes of ImageNet, which you supply; for RECIPE "
+    f"{{recipes}} (and --seed N): resnets train imagenet.RECIPE --data tiny-imagenet-20/ {SMALL_FLAGS}"
+)
 
 SMALL = {net: PlannedRun(name=net, spec=small(name)) for net, name in RECIPES.items()}
 
@@ -103,6 +114,24 @@ def _first_fall(run: FoundRun) -> int:
     return next((step for step, rate in rates if rate < rates[0][1]), run.spec.steps + 1)
 
 
+def _from_runs(
+    plans: Mapping[str, PlannedRun], nets: tuple[str, ...], read: Callable[..., float], budget: Budget
+) -> FromRuns:
+    """Return what is read off the runs of some nets; those of the full budget are of all validation images."""
+
+    def read_checked(*runs: FoundRun) -> float:
+        for run in runs:
+            check_images(run)
+        return read(*runs)
+
+    recipes = " and ".join(RECIPES[net] for net in nets)
+    return FromRuns(
+        runs=tuple(plans[net] for net in nets),
+        read=read_checked if budget == "full" else read,
+        missing="" if budget == "full" else SMALL_MISSING.format(recipes=recipes),
+    )
+
+
 def _row(
     plans: Mapping[str, PlannedRun],
     first: str,
@@ -115,7 +144,7 @@ def _row(
     return Row(
         run=f"{first} - {second}" if "points" in meaning else f"{first} above {second}",
         meaning=meaning,
-        ours=FromRuns(runs=(plans[first], plans[second]), read=read),
+        ours=_from_runs(plans, (first, second), read, budget),
         rule=rule,
         source="Fig. 4",
         budget=budget,
@@ -127,12 +156,12 @@ def _errors(plans: Mapping[str, PlannedRun], budget: Budget, why: str) -> list[R
         Row(
             run=net,
             meaning="validation error at the end, centre crop, %",
-            ours=FromRuns(runs=(plan,), read=validation_error),
+            ours=_from_runs(plans, (net,), validation_error, budget),
             rule=Report(why=why),
             source="Fig. 4",
             budget=budget,
         )
-        for net, plan in plans.items()
+        for net in plans
     ]
 
 
@@ -193,7 +222,11 @@ EXPERIMENT = Experiment(
         *_pictures(FULL, "", "full", "ImageNet"),
         *_pictures(SMALL, "-small", "cpu", f"{SMALL_CLASSES} classes of ImageNet, in small"),
     ),
-    cost={"cpu": "runs of results/tiny-imagenet-20, an hour on two cores with its images", "full": COST},
+    cost={
+        "cpu": "no training: the runs of results/tiny-imagenet-20 are read; others you train by the command that empty rows "
+        "show, an hour on two cores",
+        "full": COST,
+    },
     notes=(
         "To fill the rows: `resnets train imagenet.plain18 --data IMAGENET`, and plain34, resnet18_a, resnet34_a. Training "
         "errors are of augmented batches, validation errors of the centre crop.",

@@ -9,6 +9,7 @@ are those of the centre crop.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 from typing import TYPE_CHECKING, Any, Literal
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from resnets.paper.core.experiment import FromRuns, PlannedRun, Row, Unavailable
 from resnets.recipes.find import recipe
 from resnets.specs.catalogue import model_name
-from resnets.specs.protocol import PROTOCOLS, Dense
+from resnets.specs.protocol import PROTOCOLS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -29,12 +30,15 @@ if TYPE_CHECKING:
     Field = Literal["top1_error", "top5_error"]
 
 VALIDATION_IMAGES = 50_000
+_UNFINISHED = "from a run that is not finished"
+"""What a note of `resnets evaluate` says of a checkpoint."""
 MEANINGS = {"top1_error": "top-1 error, %", "top5_error": "top-5 error, %"}
 COST = "needs ImageNet; up to 600,000 iterations of 256 images a net: days on several GPUs"
 HOW_TO_FILL = (
     "To fill a row: `resnets train RECIPE --data IMAGENET`, then `resnets evaluate runs/RECIPE-seed0 --data IMAGENET "
     "--protocol {protocol} --json > runs/RECIPE-seed0/{protocol}.json`. Every .json file of a run directory and of its "
-    "model folder is looked into; only evaluations of all 50,000 validation images count."
+    "model folder is looked into; only evaluations of the finished run count, of all 50,000 validation images, with the "
+    "settings that {protocol} has without further flags."
 )
 WHAT_IS_MISSING = (
     "no finished run in runs, results or --run-root: put there the run directory that `resnets train` makes (config.json, "
@@ -96,7 +100,8 @@ def what_is_missing(*protocols: Protocol) -> str:
 def error_under(protocol: Protocol, field: Field) -> Callable[[FoundRun], float]:
     """Return a function that reads a run's error, in percent, on ImageNet's validation images under a protocol.
 
-    It raises `Unavailable` where no evaluation is kept, or only one of fewer images or other scales than the paper's.
+    It raises `Unavailable` where no evaluation is kept, or only one of fewer images, of other settings than the paper's,
+    or of a checkpoint from before the end of the run.
     """
 
     def read(run: FoundRun) -> float:
@@ -117,6 +122,19 @@ def error_under(protocol: Protocol, field: Field) -> Callable[[FoundRun], float]
         )
 
     return read
+
+
+def check_images(run: FoundRun) -> None:
+    """Refuse a run whose final weights were tested on other images than the 50,000 of ImageNet's validation split.
+
+    Raises:
+        Unavailable: they were, or the log is damaged.
+    """
+    final = run.log.final
+    if final is None or final.split != "validation":
+        raise Unavailable(f"{run.path} has no validation error of its final weights")
+    if final.images != VALIDATION_IMAGES:
+        raise Unavailable(f"{run.path} was tested on {final.images} images of validation; the paper's are 50,000")
 
 
 def evaluations(folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
@@ -144,11 +162,16 @@ def _obstacle(run: FoundRun, evaluation: dict[str, Any], protocol: Protocol, fie
     net = model_name(run.spec.model)
     if isinstance(models, list) and models != [net]:
         return f"is of {models[0]}; the run's net is {net}"
+    notes = evaluation.get("notes")
+    if isinstance(notes, list) and any(_UNFINISHED in note for note in notes if isinstance(note, str)):
+        return "is of a checkpoint from before the end of the run; test the finished run again"
     settings = evaluation.get("settings")
-    paper = PROTOCOLS[protocol]
-    if isinstance(paper, Dense) and isinstance(settings, dict):
-        scales = settings.get("scales_px")
-        if scales is not None and scales != list(paper.scales_px):
-            return f"is at the scales {scales}; the paper's are {list(paper.scales_px)}"
+    # As JSON has them: a tuple is a list there.
+    paper = json.loads(json.dumps(dataclasses.asdict(PROTOCOLS[protocol])))
+    for name, expected in paper.items():
+        if not isinstance(settings, dict) or name not in settings:
+            return f"does not say with which {name} it was made; this row's is {expected}"
+        if settings[name] != expected:
+            return f"is with {name} {settings[name]}; this row's is {expected}"
     value = evaluation.get(field)
     return "" if isinstance(value, int | float) else f"has no {field}"
