@@ -80,8 +80,6 @@ def test_how_often_a_run_is_tested_on_the_way_matters_only_where_the_tests_steer
     assert found.finished(SPEC).spec.evaluate_every_steps == 500
     assert found.finished(steered) is None
     assert found.finished(stopped) is None
-    # To go on with a run, it has to be the same in everything.
-    assert found.started(SPEC) is None
 
 
 def test_a_label_of_another_recipe_is_the_same_run(tmp_path):
@@ -98,17 +96,20 @@ def test_bf16_stands_for_fp32_only_where_there_is_no_fp32(tmp_path):
     assert find_runs([tmp_path]).finished(half).spec.precision == "bf16"
 
 
-def test_an_unfinished_run_is_started_and_not_finished(tmp_path):
+def test_unfinished_runs_are_listed_those_of_the_precision_first_and_the_furthest(tmp_path):
     early = {"step": 100, "split": "train", "loss": 2.0, "top1_error": 70.0}
+    half = dataclasses.replace(SPEC, precision="bf16")
     write_run(tmp_path / "early", lines=[early])
     further = write_run(tmp_path / "further", lines=[early, early | {"step": 200}])
+    # How often it is tested on the way does not make it another run.
+    other = write_run(tmp_path / "half", dataclasses.replace(half, evaluate_every_steps=500), lines=[early])
+    write_run(tmp_path / "ended", dataclasses.replace(SPEC, seed=1))
     found = find_runs([tmp_path])
     assert found.finished(SPEC) is None
-    assert found.started(SPEC) == further
-    # Going on in another precision would be another run.
-    half = dataclasses.replace(SPEC, precision="bf16")
-    assert found.started(half) is None
-    assert (found.unfinished(half).path, found.unfinished(half).log.last_step) == (further, 200)
+    assert [run.path for run in found.unfinished(SPEC)] == [further, tmp_path / "early", other]
+    assert [run.path for run in found.unfinished(half)] == [other, further, tmp_path / "early"]
+    assert found.unfinished(half)[0].spec.evaluate_every_steps == 500
+    assert found.unfinished(dataclasses.replace(SPEC, seed=1)) == []
 
 
 def test_damaged_and_foreign_folders_are_passed_over(tmp_path):

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,16 +16,17 @@ import torch
 
 from resnets import api
 from resnets.data import cifar
+from resnets.paper.core import workshop
 from resnets.paper.core.cifar import loss_difference, training_loss
 from resnets.paper.core.cifar import test_error as final_test_error
 from resnets.paper.core.execute import fill
 from resnets.paper.core.experiment import Experiment, FromRuns, Picture, PlannedRun, Row
 from resnets.paper.core.scaled import scaled
-from resnets.paper.core.verdict import Report
+from resnets.paper.core.verdict import Below, Report
 from resnets.paper.core.workshop import Settings, directory_name
 from resnets.recipes.find import recipe
 from resnets.specs.data import CIFAR10_CLASSES, Cifar
-from resnets.specs.errors import InterruptedRunError, RunError
+from resnets.specs.errors import InterruptedRunError, RunError, TrainingError
 from resnets.specs.run import Machine, shorten
 
 MACHINE = Machine(device="cpu", threads=1, checkpoint_every=10, keep_checkpoints=1)
@@ -113,6 +115,45 @@ def test_a_run_of_resnets_train_is_gone_on_with_and_not_begun_anew(tmp_path):
     outcome = fill("tiny", planned(plan), Settings(run_root=tmp_path / "runs", roots=(folder,), budget="cpu"))
     assert outcome.trained == 0
     assert outcome.runs()[0][1].path == folder / "mine"
+
+
+def test_a_run_with_other_evaluations_goes_on_where_it_was(tmp_path, monkeypatch):
+    plan = digits("resnet8", steps=30)
+    own = dataclasses.replace(plan.spec, evaluate_every_steps=10)
+    api.train(own, run=tmp_path / "mine", machine=MACHINE, quiet=True)
+    # As it was after the last checkpoint, before the model was written.
+    log = tmp_path / "mine" / "metrics.jsonl"
+    log.write_text("".join(line for line in log.read_text().splitlines(keepends=True) if '"final"' not in line))
+    shutil.rmtree(tmp_path / "mine" / "model")
+    outcome = fill("tiny", planned(plan), settings(tmp_path, budget="cpu"))
+    assert (outcome.trained, outcome.rows[0].runs[0].path) == (1, tmp_path / "mine")
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["mine"]
+
+
+def test_a_checkpoint_that_is_damaged_is_the_reason_of_its_row(tmp_path):
+    plan = digits("resnet8", steps=30)
+    api.train(plan.spec, run=tmp_path / "mine", machine=MACHINE, quiet=True)
+    (tmp_path / "mine" / "metrics.jsonl").write_text("")
+    shutil.rmtree(tmp_path / "mine" / "model")
+    (checkpoint,) = (tmp_path / "mine").glob("checkpoints/*.pt")
+    checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
+    (row,) = fill("tiny", planned(plan), settings(tmp_path, budget="cpu")).rows
+    assert row.ours is None
+    assert str(checkpoint) in row.reason
+
+
+def test_a_loss_that_is_no_number_is_known_by_the_message_of_training(tmp_path):
+    spec = digits("plain8", steps=30).spec
+    spec = dataclasses.replace(spec, optimizer=dataclasses.replace(spec.optimizer, base_lr=1e30))
+    with pytest.raises(TrainingError, match=workshop._NOT_FINITE):
+        api.train(spec, run=tmp_path / "plain", machine=MACHINE, quiet=True)
+    tiny = planned(PlannedRun(name="plain-8", spec=spec))
+    row = dataclasses.replace(tiny.rows[0], rule=Below(limit=5, why="test"))
+    row = dataclasses.replace(row, ours=dataclasses.replace(row.ours, has_to_train=True))
+    tiny = dataclasses.replace(tiny, rows=(row,), pictures=())
+    (row,) = fill("tiny", tiny, settings(tmp_path / "runs", budget="cpu")).rows
+    assert row.verdict == "FAIL"
+    assert "not a finite number" in row.reason
 
 
 def test_a_folder_that_another_run_has_taken_stops_nothing(tmp_path):

@@ -122,6 +122,27 @@ def test_only_the_papers_own_runs_stand_for_its_numbers():
                 assert all(plan.spec.steps == plan.spec.full_steps for plan in row.ours.runs)
 
 
+def test_figure_6_has_the_nets_of_its_claim():
+    rows = experiment("figure6").rows
+    full = {(row.run, row.meaning) for row in rows if row.budget == "full"}
+    for net in ("ResNet-110", "ResNet-1202"):
+        assert {(net, "training error at the end, %"), (net, "test error, %")} <= full
+    assert ("ResNet-110 - ResNet-56", "training error at the end, points") in full
+
+
+def test_errors_of_the_paper_stand_beside_full_runs_only():
+    for name in NAMES:
+        for row in experiment(name).rows:
+            if isinstance(row.ours, FromRuns) and row.paper is not None and row.budget != "full":
+                assert row.meaning.startswith("iterations until"), row.run
+
+
+def test_json_has_the_costs_that_are_printed(outcomes):
+    document = outcomes["table6"].to_json()
+    assert document["cost"] == dict(experiment("table6").cost)
+    assert document["trained"] == 0
+
+
 def test_experiments_load_without_torch():
     names = ", ".join(f"resnets.paper.{name}" for name in NAMES)
     code = (

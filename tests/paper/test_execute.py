@@ -5,21 +5,31 @@ import json
 import os
 import signal
 import statistics
+from pathlib import Path
 
 import pytest
 
 from resnets.paper.core.cifar import on_cpu
 from resnets.paper.core.execute import fill, reproduce, reproduce_each
-from resnets.paper.core.experiment import Computed, Experiment, FromRuns, NotRun, PlannedRun, Row, Unavailable
+from resnets.paper.core.experiment import (
+    Computed,
+    Experiment,
+    FromRuns,
+    NotRun,
+    Picture,
+    PlannedRun,
+    Row,
+    Unavailable,
+)
 from resnets.paper.core.find import experiment
 from resnets.paper.core.listing import states
 from resnets.paper.core.render import outcome_text
-from resnets.paper.core.verdict import AtLeast, Report, Within
+from resnets.paper.core.verdict import AtLeast, AtMost, Report, Within
 from resnets.paper.core.workshop import Settings, directory_name
 from resnets.recipes.find import recipe
 from resnets.specs import io
 from resnets.specs.data import Cifar
-from resnets.specs.errors import InterruptedRunError
+from resnets.specs.errors import InterruptedRunError, ModelError, TrainingError
 from resnets.specs.run import shorten
 
 
@@ -73,7 +83,16 @@ def test_a_run_in_bf16_counts_and_says_so(tmp_path):
     assert row_of(outcome, "ResNet-20").ours == 8.6
     (run,) = outcome.to_json()["runs"]
     assert run["precision"] == "bf16"
-    assert "bf16" in outcome_text(outcome, 100)
+    # Where the number stands, too.
+    assert row_of(outcome, "ResNet-20").to_json()["precision"] == "bf16"
+    assert "  ResNet-20 (bf16) " in outcome_text(outcome, 100)
+
+
+def test_a_run_in_fp32_needs_no_mention(tmp_path):
+    write_run(tmp_path, seeded("resnet20"), 8.6)
+    outcome = reproduce("table6", settings(tmp_path))
+    assert row_of(outcome, "ResNet-20").to_json()["precision"] == "fp32"
+    assert "ResNet-20 (fp32)" not in outcome_text(outcome, 100)
 
 
 def test_a_shortened_run_fills_no_row_and_is_mentioned(tmp_path):
@@ -115,6 +134,10 @@ def test_fewer_seeds_than_planned_are_shown_and_not_judged(tmp_path):
     row = row_of(reproduce("table6", settings(tmp_path)), "ResNet-110, mean of 5 seeds")
     assert (row.ours, row.verdict) == (12.0, "REPORT")
     assert row.reason.startswith("1 of 5 seeds")
+    text = outcome_text(reproduce("table6", settings(tmp_path)), 120)
+    not_run, remarks = text.partition("\nremarks\n")[::2]
+    assert "1 of 5 seeds" not in not_run
+    assert "ResNet-110, mean of 5 seeds: 1 of 5 seeds" in remarks
 
 
 def test_a_row_about_five_seeds_is_not_judged_by_one_that_was_asked_for(tmp_path):
@@ -238,24 +261,160 @@ def test_a_run_kept_without_weights_does_not_fill_a_row_that_needs_them(tmp_path
     assert "without its weights" in row.reason
 
 
-def test_the_list_counts_no_row_whose_runs_lack_the_weights_it_needs(tmp_path, monkeypatch):
+def state_of(name, folder, monkeypatch):
     monkeypatch.setattr("resnets.paper.core.listing.default_roots", lambda: ())
-    monkeypatch.setattr("resnets.paper.core.listing.experiment_names", lambda: ["figure7"])
+    monkeypatch.setattr("resnets.paper.core.listing.experiment_names", lambda: [name])
+    (state,) = states(folder)
+    return state
+
+
+def test_the_list_counts_rows_that_are_read_from_weights_and_images_apart(tmp_path, monkeypatch):
     directory = write_run(tmp_path, seeded("plain20"), 9.0)
-
-    def filled():
-        (state,) = states(tmp_path)
-        return state.counts["full"].filled
-
-    assert filled() == 0
+    rows = sum(isinstance(row.ours, FromRuns) and row.budget == "full" for row in experiment("figure7").rows)
+    state = state_of("figure7", tmp_path, monkeypatch)
+    assert (state.counts["full"].possible, state.counts["full"].filled, state.mark) == (rows, 0, " ")
     (directory / "model").mkdir()
     (directory / "model" / "config.json").touch()
-    assert filled() == sum(
+    alone = sum(
         isinstance(row.ours, FromRuns)
         and [plan.name for plan in row.ours.runs] == ["plain-20"]
         and row.budget == "full"
         for row in experiment("figure7").rows
     )
+    # The images may not be here: nothing is loaded, and no row is called filled.
+    state = state_of("figure7", tmp_path, monkeypatch)
+    assert (state.counts["full"].filled, state.counts["full"].with_images) == (0, alone)
+    assert state.cell("full") == f"0/{rows - alone} +{alone}"
+    assert state.mark == "/"
+
+
+def test_the_list_counts_no_row_whose_run_does_not_have_the_number(tmp_path, monkeypatch):
+    write_run(tmp_path, recipe("imagenet.plain18"), 27.0, split="validation")
+    assert state_of("table2", tmp_path, monkeypatch).counts["full"].filled == 0
+    write_run(tmp_path, seeded("resnet20"), 8.5, split="validation")
+    assert state_of("table6", tmp_path, monkeypatch).counts["full"].filled == 0
+
+
+@pytest.mark.parametrize(("loss", "mark", "failed"), [(2.2, "/", 0), (1.8, "!", 2)])
+def test_the_list_marks_a_claim_that_fails(tmp_path, monkeypatch, loss, mark, failed):
+    for name, own in {"plain20": 1.80, "plain56": loss, "resnet20": 1.70, "resnet56": 1.75}.items():
+        write_run(tmp_path, on_cpu(name).spec, 50.0, loss=own)
+    state = state_of("degradation", tmp_path, monkeypatch)
+    assert state.counts["cpu"].filled == state.counts["cpu"].possible
+    assert (state.mark, state.counts["cpu"].failed) == (mark, failed)
+    assert state.to_json()["state"] == {"/": "partly", "!": "failed"}[mark]
+
+
+def damaged(*arguments):
+    raise ModelError("model.safetensors is damaged.\nsecond line")
+
+
+def test_a_damaged_run_is_the_reason_of_its_row_and_of_its_picture(tmp_path):
+    write_run(tmp_path, seeded("plain20"), 9.0)
+    plan = PlannedRun(name="plain-20", spec=recipe("cifar10.plain20"))
+    planned = experiment_of(ours=FromRuns(runs=(plan,), read=damaged), budget="full")
+    picture = Picture(name="mine", title="title", runs=(plan,), budget="full", draw=damaged)
+    outcome = fill("mine", dataclasses.replace(planned, pictures=(picture,)), settings(tmp_path))
+    assert (outcome.rows[0].ours, outcome.rows[0].reason) == (None, "model.safetensors is damaged.")
+    assert outcome.notes == ("mine is not drawn: model.safetensors is damaged.",)
+
+
+def test_a_damaged_checkpoint_is_the_reason_of_its_row(tmp_path, monkeypatch):
+    from resnets import api
+
+    monkeypatch.setattr(api, "train", lambda *args, **fields: damaged())
+    plan = PlannedRun(name="ResNet-8", spec=shorten(recipe("cifar10.resnet8"), 100))
+    planned = experiment_of(ours=FromRuns(runs=(plan,), read=lambda run: 1.0), budget="cpu")
+    (row,) = fill("mine", planned, settings(tmp_path, budget="cpu")).rows
+    assert (row.ours, row.reason) == (None, "model.safetensors is damaged.")
+
+
+@pytest.mark.parametrize(
+    ("message", "has_to_train", "verdict"),
+    [
+        ("The loss or a weight is not a finite number at step 7; keep calm.", True, "FAIL"),
+        ("The loss or a weight is not a finite number at step 7; keep calm.", False, "REPORT"),
+        ("The checkpoint of step 7 could not be written to x: the disk is full.", True, "REPORT"),
+    ],
+)
+def test_a_net_that_cannot_be_trained_fails_the_claim_that_it_can(
+    tmp_path, monkeypatch, message, has_to_train, verdict
+):
+    from resnets import api
+
+    def stopped(*args, **fields):
+        raise TrainingError(message)
+
+    monkeypatch.setattr(api, "train", stopped)
+    plan = PlannedRun(name="ResNet-8", spec=shorten(recipe("cifar10.resnet8"), 100))
+    ours = FromRuns(runs=(plan,), read=lambda run: 1.0, has_to_train=has_to_train)
+    planned = experiment_of(ours=ours, budget="cpu", rule=AtMost(limit=50, why="test"))
+    outcome = fill("mine", planned, settings(tmp_path, budget="cpu"))
+    (row,) = json.loads(json.dumps(outcome.to_json(), allow_nan=False))["rows"]
+    assert (row["ours"], row["verdict"], row["reason"]) == (None, verdict, f"training ended: {message}")
+    assert outcome.counts()["FAIL"] == (verdict == "FAIL")
+    assert message in " ".join(outcome_text(outcome, 200).split())
+
+
+def begun(folder, spec, step):
+    """Write a run that is at a step."""
+    write_run(folder, spec, 50.0, path="begun")
+    line = {"step": step, "split": "train", "loss": 1.0, "top1_error": 50.0}
+    (folder / "begun" / "metrics.jsonl").write_text(json.dumps(line) + "\n")
+    return folder / "begun"
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """The spec and the folder of each run that would be trained."""
+    from resnets import api
+
+    calls = []
+    monkeypatch.setattr(api, "train", lambda spec, *, run, **fields: calls.append((spec, run)))
+    return calls
+
+
+def test_an_unfinished_run_below_the_run_root_goes_on_by_its_own_spec(tmp_path, trained):
+    plan = PlannedRun(name="ResNet-8", spec=shorten(recipe("cifar10.resnet8"), 200))
+    own = dataclasses.replace(plan.spec, precision="bf16", evaluate_every_steps=77)
+    there = begun(tmp_path, own, 100)
+    planned = experiment_of(ours=FromRuns(runs=(plan,), read=lambda run: 1.0), budget="full")
+    (row,) = fill("mine", planned, settings(tmp_path)).rows
+    assert row.reason == f"{there} is at step 100 of 200; --budget full --precision bf16 goes on with it"
+    fill("mine", planned, settings(tmp_path, budget="full", precision="bf16"))
+    assert trained == [(own, there)]
+    # In another precision it would be another run.
+    fill("mine", planned, settings(tmp_path, budget="full"))
+    assert trained[1] == (plan.spec, tmp_path / directory_name(plan.spec))
+
+
+def test_an_unfinished_run_elsewhere_is_only_read_and_the_reason_says_what_to_copy(tmp_path, trained):
+    plan = PlannedRun(name="ResNet-8", spec=shorten(recipe("cifar10.resnet8"), 200))
+    there = begun(tmp_path / "results", plan.spec, 100)
+    planned = experiment_of(ours=FromRuns(runs=(plan,), read=lambda run: 1.0), budget="full")
+    root = tmp_path / "runs"
+    for budget in ("check", "full"):
+        (row,) = fill("mine", planned, Settings(run_root=root, roots=(tmp_path / "results",), budget=budget)).rows
+        assert row.reason == (f"{there} is at step 100 of 200; copy it below {root}, and --budget full goes on with it")
+    assert trained == []
+    # One of our own goes on, however far another is.
+    ours = begun(root, plan.spec, 50)
+    fill("mine", planned, Settings(run_root=root, roots=(tmp_path / "results",), budget="full"))
+    assert trained == [(plan.spec, ours)]
+
+
+def test_the_unfinished_run_of_this_repository_says_what_goes_on_with_it(tmp_path):
+    results = Path(__file__).resolve().parents[2] / "results"
+    row = row_of(reproduce("table6", Settings(run_root=tmp_path, roots=(results,))), "ResNet-20")
+    if row.ours is None:
+        assert row.reason.endswith(f"copy it below {tmp_path}, and --budget full --precision bf16 goes on with it")
+
+
+def test_an_unfinished_run_on_imagenet_says_what_goes_on_with_it(tmp_path):
+    there = begun(tmp_path, recipe("imagenet.plain18"), 100)
+    row = row_of(reproduce("figure4", settings(tmp_path)), "plain-18", "validation error")
+    command = f"resnets train --from {there / 'config.json'} --run {there} --data IMAGENET goes on with it"
+    assert row.reason == f"{there} is at step 100 of 600,000; {command}"
 
 
 def test_a_claim_that_is_not_a_number_fails(tmp_path):
@@ -339,12 +498,11 @@ def test_a_run_that_another_process_trains_leaves_its_row_empty(tmp_path, monkey
     # A folder of our own that cannot be trained in is a mistake of the command; one that was begun elsewhere is not.
     with pytest.raises(RunError):
         fill("mine", planned, settings(tmp_path, budget="cpu"))
-    begun = write_run(tmp_path, plan.spec, 50.0, path="begun")
-    (begun / "metrics.jsonl").write_text("")
+    there = begun(tmp_path, plan.spec, 50)
     (row,) = fill("mine", planned, settings(tmp_path, budget="cpu")).rows
     assert row.ours is None
     assert row.reason.startswith("Another process is training in")
-    assert str(begun) in row.reason
+    assert str(there) in row.reason
 
 
 def test_sigterm_between_two_runs_says_how_to_go_on(tmp_path):

@@ -90,6 +90,31 @@ def test_a_run_without_weights_fills_no_row_and_is_not_drawn(tmp_path, training_
     assert any("figure7 is not drawn: its runs were kept without their weights" in note for note in outcome.notes)
 
 
+@pytest.mark.parametrize(("damage", "word"), [("missing", "cannot be read"), ("cut", "damaged")])
+def test_a_model_folder_that_is_damaged_leaves_its_rows_empty_and_the_others_filled(
+    tmp_path, training_set, damage, word
+):
+    for name in ("plain20", "resnet20"):
+        finished(tmp_path, figure7.FULL[name], 1.0, training_set)
+    weights = tmp_path / "ResNet-20" / "model" / "model.safetensors"
+    if damage == "missing":
+        weights.unlink()
+    else:
+        weights.write_bytes(weights.read_bytes()[:1000])
+    outcome, rows = outcome_of(tmp_path)
+    assert rows["plain-20", figure7.MEAN].ours is not None
+    assert rows["ResNet-20", figure7.MEAN].ours is None
+    assert word in rows["ResNet-20", figure7.MEAN].reason
+    assert any("figure7 is not drawn" in note and word in note for note in outcome.notes)
+
+
+def test_the_median_is_reported_where_the_mean_is_judged():
+    for budget in ("gpu", "full"):
+        rows = [row for row in figure7.EXPERIMENT.rows if row.budget == budget]
+        nets = {row.run for row in rows if row.meaning == figure7.MEAN}
+        assert nets == {row.run for row in rows if row.meaning == figure7.MEDIAN}
+
+
 def test_without_images_nothing_is_downloaded_and_the_row_says_where_to_put_them(tmp_path, training_set, monkeypatch):
     finished(tmp_path / "runs", figure7.FULL["resnet20"], 1.0, training_set)
     monkeypatch.undo()

@@ -114,18 +114,13 @@ class FoundRuns:
         runs = (run for run in self._runs(spec) if run.log.ended and run.has_weights)
         return next((run for run in runs if spec_hash(run.spec) == wanted), None)
 
-    def started(self, spec: TrainSpec) -> Path | None:
-        """Return the directory of a run of exactly this spec that is not finished, the furthest one; None if none."""
-        wanted = spec_hash(spec)
-        found = self._furthest([run for run in self._runs(spec) if spec_hash(run.spec) == wanted])
-        return found.path if found is not None else None
+    def unfinished(self, spec: TrainSpec) -> list[FoundRun]:
+        """Return the runs of this spec that are not finished: those in its precision before others, the furthest first.
 
-    def unfinished(self, spec: TrainSpec) -> FoundRun | None:
-        """Return the furthest run of this spec, in whatever precision, that is not finished; None if there is none."""
-        return self._furthest(list(self._runs(spec)))
-
-    def _furthest(self, runs: list[FoundRun]) -> FoundRun | None:
-        return max((run for run in runs if not run.log.ended), key=lambda run: run.log.last_step, default=None)
+        Each goes on by its own spec, which may have other evaluations on the way.
+        """
+        runs = [run for run in self._runs(spec) if not run.log.ended]
+        return sorted(runs, key=lambda run: (run.spec.precision != spec.precision, -run.log.last_step))
 
     def shortened(self, spec: TrainSpec) -> list[FoundRun]:
         """Return finished runs of this spec shortened (`shorten`), the longest first.

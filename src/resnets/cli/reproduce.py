@@ -18,15 +18,17 @@ if TYPE_CHECKING:
 
 DESCRIPTION = """\
 Reproduce a table, a figure or a claim of the paper: ours, the paper's, the difference and a verdict. Finished runs
-are found by what they trained and never trained again; what the budget allows and is missing is trained, and an
-interrupted command goes on when it is given again. Without a name, all experiments are listed with their state.
+are found by what they trained and never trained again; what the budget allows and is missing is trained, an unfinished
+run below --run-root is gone on with, and an interrupted command goes on when it is given again. Without a name, all
+experiments are listed with their state.
 
 budgets:
-  check   what is exact, in seconds: counts, geometry, schedules. Runs that are there are read, none is trained (default)
+  check   what is exact, in seconds: counts, schedules, the views and averages of the test modes. Runs that are there are
+          read, none is trained (default)
   cpu     the claims in small, in minutes on two CPU cores: fewer iterations, smaller images, thinner nets
-  gpu     the paper's nets with a shorter schedule of the same shape, 10 to 30 minutes on one GPU
-  full    the paper's own runs
-Only `full` runs stand beside the paper's numbers. PASS and FAIL are for claims that a run can support; anything else
+  gpu     the paper's nets with a shorter schedule of the same shape, minutes to about an hour on one GPU (estimated)
+  full    the paper's own runs: hours to days on one GPU (estimated); ImageNet is not trained here, you supply its runs
+The paper's errors stand beside `full` runs only. PASS and FAIL are for claims that a run can support; anything else
 is REPORT. The paper's number never stands in for ours: a row that was not run says why.
 """
 EPILOG = """\
@@ -100,7 +102,7 @@ def _parser() -> flags.Parser:
     parser.add_argument(
         "--precision",
         choices=("fp32", "bf16", "fp16"),
-        help="arithmetic of the runs that are trained (default: the recipe's); rows state it",
+        help="arithmetic of the runs that are trained (default: the recipe's); rows state what is not fp32",
     )
     parser.add_argument("--quiet", action="store_true", help="show no progress")
     machine = flags.add_machine(parser)

@@ -22,7 +22,8 @@ A row's `ours` is one of three:
 - `Computed(value=…)`: a function without arguments that gives the number in seconds. It may raise `Unavailable`.
 - `FromRuns(runs=…, read=…)`: `read` takes one finished run (`artifacts.found_runs.FoundRun`) for each planned one, all
   of one seed, and gives a number; seeds are read one by one and joined by the mean (or the best). The runs are found by
-  their spec or trained when the command's budget is the row's. With `needs_weights` the model folder is there too.
+  their spec or trained when the command's budget is the row's. With `needs_weights` the model folder is there too, and
+  with `has_to_train` a loss that is no finite number is a FAIL.
 - `NotRun(reason=…)`: the paper's row is listed, ours stays empty.
 
 Rows with budget `check` and `full` are shown at every budget, `cpu` and `gpu` ones at their own. The rule says when a

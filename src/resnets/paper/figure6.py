@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 PLAIN = tuple(full(f"plain{depth}") for depth in (20, 32, 44, 56))
 PLAIN_110 = full("plain110")
 RESIDUAL = tuple(full(f"resnet{depth}") for depth in (20, 32, 44, 56))
-RESIDUAL_110 = full("resnet110", (0, 1, 2, 3, 4))
+RESIDUAL_110 = full("resnet110")
+ANY_110 = full("resnet110", (0, 1, 2, 3, 4))
+"""For pictures, which show the first of Table 6's seeds that is there."""
 RESIDUAL_1202 = full("resnet1202")
 GPU_PLAIN = tuple(on_gpu(f"plain{depth}") for depth in (20, 56))
 GPU_RESIDUAL = tuple(on_gpu(f"resnet{depth}", steps=GPU_DEEP_STEPS) for depth in (20, 32, 56, 110))
@@ -80,8 +82,8 @@ EXPERIMENT = Experiment(
             source="Fig. 6, left",
             budget="full",
         ),
-        *_pairs(RESIDUAL, _FALLS, "Fig. 6, middle"),
-        *reported((*PLAIN, PLAIN_110, *RESIDUAL), budget="full", source="Fig. 6"),
+        *_pairs((*RESIDUAL, RESIDUAL_110), _FALLS, "Fig. 6, middle"),
+        *reported((*PLAIN, PLAIN_110, *RESIDUAL, RESIDUAL_110, RESIDUAL_1202), budget="full", source="Fig. 6"),
         *reported(GPU_PLAIN, budget="gpu", source="Fig. 6, left", why="shortened"),
         *reported(GPU_RESIDUAL, budget="gpu", source="Fig. 6, middle", why="shortened"),
         *reported(CPU_PLAIN, budget="cpu", source="Fig. 6, left", why="in small"),
@@ -92,13 +94,13 @@ EXPERIMENT = Experiment(
         Picture(
             name="figure6-residual",
             title="Fig. 6, middle. Residual nets on CIFAR-10",
-            runs=(*RESIDUAL, RESIDUAL_110),
+            runs=(*RESIDUAL, ANY_110),
             budget="full",
         ),
         Picture(
             name="figure6-1202",
             title="Fig. 6, right. 110 and 1202 layers on CIFAR-10",
-            runs=(RESIDUAL_110, RESIDUAL_1202),
+            runs=(ANY_110, RESIDUAL_1202),
             budget="full",
         ),
         Picture(

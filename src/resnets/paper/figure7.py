@@ -29,11 +29,12 @@ IMAGES = 1_000
 
 NETS = ("plain20", "plain56", "resnet20", "resnet56", "resnet110")
 FULL = {name: full(name) for name in NETS}
-GPU = {name: on_gpu(name, steps=GPU_DEEP_STEPS if name == "resnet110" else GPU_STEPS) for name in NETS[:4]}
+GPU = {name: on_gpu(name) for name in NETS[:4]}
 GPU_DEEP = {name: on_gpu(name, steps=GPU_DEEP_STEPS) for name in ("resnet20", "resnet56", "resnet110")}
 CPU = {name: on_cpu(name) for name in NETS[:4]}
 
 MEAN = "mean standard deviation of responses"
+MEDIAN = "median standard deviation of responses"
 DEVIATION = "largest difference from the closed form, %"
 
 _SMALLER = Below(limit=0, why="residual nets have smaller responses than plain ones of the same depth")
@@ -50,13 +51,18 @@ def responses(run: FoundRun) -> tuple[LayerResponse, ...]:
 
     Raises:
         Unavailable: its weights or the images are not here.
+        ModelError: the weights are damaged.
     """
     if not run.has_weights:
         raise Unavailable("the finished run was kept without its weights")
     from resnets.artifacts.run_directory import RunDirectory
 
     weights = RunDirectory(run.path).model / "model.safetensors"
-    return _measured(run, weights.stat().st_mtime_ns)
+    try:
+        written = weights.stat().st_mtime_ns
+    except OSError as error:
+        raise Unavailable(f"{weights} cannot be read: {error.strerror or error}") from error
+    return _measured(run, written)
 
 
 _kept: dict[tuple[Path, int], tuple[LayerResponse, ...]] = {}
@@ -230,9 +236,10 @@ EXPERIMENT = Experiment(
         _compared(FULL, "resnet56", "plain56", _SMALLER, "full"),
         _compared(FULL, "resnet56", "resnet20", _FALLING, "full"),
         _compared(FULL, "resnet110", "resnet56", _FALLING, "full"),
-        *_of_each(FULL, "median standard deviation of responses", median_response, _DRAWN, "full"),
+        *_of_each(FULL, MEDIAN, median_response, _DRAWN, "full"),
         *_of_each(FULL, DEVIATION, largest_deviation, _SELF_CHECK, "full"),
         *_of_each(GPU, MEAN, mean_response, _SMALL, "gpu"),
+        *_of_each(GPU, MEDIAN, median_response, _SMALL, "gpu"),
         _compared(GPU, "resnet20", "plain20", _SMALLER, "gpu"),
         _compared(GPU, "resnet56", "plain56", _SMALLER, "gpu"),
         _compared(GPU_DEEP, "resnet56", "resnet20", _FALLING, "gpu"),

@@ -50,6 +50,7 @@ def ratio_of_run(run: FoundRun) -> float:
 
     Raises:
         Unavailable: the images are not here.
+        ModelError: the weights are damaged.
     """
     from resnets.artifacts.model_folder import load_model
     from resnets.artifacts.run_directory import RunDirectory

@@ -142,9 +142,7 @@ EXPERIMENT = Experiment(
             run="ResNet-8, 2,000 iterations of 64",
             meaning="test error of a trial run, %",
             ours=FromRuns(runs=(_TRIAL,), read=test_error),
-            rule=AtMost(
-                limit=50, why="data, training, saving and testing work end to end; chance is 90 %, one seed gave 34.8"
-            ),
+            rule=AtMost(limit=50, why="data, training and testing work end to end; chance is 90 %, one seed gave 34.8"),
             source="not in the paper",
             budget="cpu",
         ),
@@ -157,6 +155,6 @@ EXPERIMENT = Experiment(
     notes=(
         "Trained on all 50,000 images; the final weights are tested, never the best epoch. The paper used the split of "
         "45,000 and 5,000 to choose the schedule (--dataset.validation-images 5000 of `resnets train`).",
-        "A finished run in bf16 fills a row as one in fp32 does; the list of runs says which it was.",
+        "A finished run in bf16 fills a row as one in fp32 does, and the row says so.",
     ),
 )

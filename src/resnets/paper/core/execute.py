@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from typing import TYPE_CHECKING
 
@@ -13,9 +14,9 @@ from resnets.paper.core.images import images_below
 from resnets.paper.core.outcome import Outcome, RowOutcome, SeedValue, filled
 from resnets.paper.core.pictures import draw_pictures
 from resnets.paper.core.verdict import judge
-from resnets.paper.core.workshop import Workshop
+from resnets.paper.core.workshop import Diverged, Workshop
 from resnets.specs.data import ImageFolder
-from resnets.specs.errors import InterruptedRunError, RunError
+from resnets.specs.errors import DataError, InterruptedRunError, ModelError, RunError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -54,7 +55,7 @@ def _fill(name: str, planned: Experiment, workshop: Workshop) -> Outcome:
     settings = workshop.settings
     try:
         with listen(), images_below(settings.data_root, quiet=settings.quiet):
-            rows = tuple(_fill_row(row, workshop) for row in planned.rows_at(settings.budget))
+            rows = tuple(fill_row(row, workshop) for row in planned.rows_at(settings.budget))
             pictures, notes = draw_pictures(planned, workshop)
     except InterruptedRunError as interruption:
         if settings.command in str(interruption):
@@ -74,7 +75,8 @@ def _fill(name: str, planned: Experiment, workshop: Workshop) -> Outcome:
     )
 
 
-def _fill_row(row: Row, workshop: Workshop) -> RowOutcome:
+def fill_row(row: Row, workshop: Workshop) -> RowOutcome:
+    """Return what comes of one row; see `reproduce`."""
     match row.ours:
         case NotRun(reason=reason):
             return RowOutcome(row=row, reason=reason)
@@ -96,6 +98,9 @@ def _fill_from_runs(row: Row, ours: FromRuns, workshop: Workshop) -> RowOutcome:
     reason = ""
     for seed in seeds:
         runs = _runs_of_seed(ours.runs, seed, workshop, train=row.budget == settings.budget)
+        if isinstance(runs, Diverged) and ours.has_to_train:
+            # What is no number never passes, whatever the other seeds give.
+            return RowOutcome(row=row, ours=math.nan, verdict=judge(row.rule, math.nan, row.paper), reason=str(runs))
         if isinstance(runs, str):
             reason = reason or ("" if ours.missing else runs) or _how_to_run(row, ours, seed, workshop)
             continue
@@ -104,8 +109,9 @@ def _fill_from_runs(row: Row, ours: FromRuns, workshop: Workshop) -> RowOutcome:
             continue
         try:
             value = float(ours.read(*runs))
-        except (Unavailable, RunError) as missing:
-            reason = reason or str(missing)
+        except (Unavailable, RunError, ModelError, DataError) as missing:
+            # A damaged run is the reason of its own rows; the others are read all the same.
+            reason = reason or str(missing).partition("\n")[0]
             continue
         values.append(SeedValue(seed=seed, value=value))
         read += runs
@@ -130,10 +136,10 @@ def _runs_of_seed(
 
 def _how_to_run(row: Row, ours: FromRuns, seed: int, workshop: Workshop) -> str:
     steps = max(plan.spec.steps for plan in ours.runs)
-    begun = [workshop.found.unfinished(dataclasses.replace(plan.spec, seed=seed)) for plan in ours.runs]
-    begun = [run for run in begun if run is not None]
-    if begun:
-        return f"{begun[0].path} is at step {begun[0].log.last_step:,} of {steps:,}"
+    for plan in ours.runs:
+        spec = dataclasses.replace(plan.spec, seed=seed)
+        if (begun := workshop.begun(spec)) is not None:
+            return workshop.how_to_go_on(begun, spec, row.budget)
     if ours.missing:
         return ours.missing
     if isinstance(ours.runs[0].spec.dataset, ImageFolder):

@@ -55,6 +55,9 @@ class FromRuns:
     """How the numbers of several seeds become one; best is the lowest, as in Table 6 for ResNet-110."""
     needs_weights: bool = False
     """Whether `read` loads the model: a run that was kept without weights does not do."""
+    has_to_train: bool = False
+    """Whether the claim is that the net can be trained: then a loss that is no finite number is a FAIL, not a row that
+    was not run."""
     missing: str = ""
     """What the row says where a run is not there and cannot be trained here; empty says how to train it."""
 

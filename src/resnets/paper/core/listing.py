@@ -6,15 +6,15 @@ import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from resnets.artifacts.found_runs import default_roots, find_runs
-from resnets.paper.core.experiment import BUDGETS, Computed, FromRuns, Unavailable
+from resnets.artifacts.found_runs import default_roots
+from resnets.paper.core.execute import fill_row
+from resnets.paper.core.experiment import BUDGETS, Computed, FromRuns
 from resnets.paper.core.find import experiment, experiment_names
-from resnets.paper.core.verdict import judge
+from resnets.paper.core.workshop import Settings, Workshop
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from resnets.artifacts.found_runs import FoundRuns
     from resnets.paper.core.experiment import Budget, Experiment, Row
 
 
@@ -24,13 +24,15 @@ class Count:
 
     rows: int = 0
     possible: int = 0
-    """Rows that can be filled and leave a trace: computed at once, or from runs."""
+    """Rows that a list can tell to be filled or not: computed at once, or read off the logs of runs."""
     on_call: int = 0
     """Rows that take too long to compute for a list."""
+    with_images: int = 0
+    """Rows whose runs are there with their weights, and that are computed from the training images when asked for."""
     filled: int = 0
-    """Those that are computed, or whose runs are finished."""
+    """Those of the possible ones that have their number, of all seeds."""
     failed: int = 0
-    """Computed rows that do not agree."""
+    """Those of the filled ones that do not agree."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,23 +46,25 @@ class State:
 
     @property
     def mark(self) -> str:
-        """Return x where all rows of the largest budget are filled, / where some of any are, ! for a failed check."""
+        """Return x where all rows of the largest budget are filled, / where some of any are, ! where one fails."""
         # The largest budget an experiment has is the nearest to the paper: its own runs, short ones, or exact counts.
         largest = next((self.counts[budget] for budget in reversed(BUDGETS) if self.counts[budget].rows), Count())
         if any(count.failed for count in self.counts.values()):
             return "!"
-        if largest.possible and largest.filled == largest.possible and not largest.on_call:
+        on_call = largest.on_call + largest.with_images
+        if largest.possible and largest.filled == largest.possible and not on_call:
             return "x"
-        return "/" if any(count.filled for count in self.counts.values()) else " "
+        return "/" if any(count.filled + count.with_images for count in self.counts.values()) else " "
 
     def cell(self, budget: Budget) -> str:
-        """Return `done/rows` of a budget, a dash where nothing can be run yet, blank without rows."""
+        """Return `done/rows` of a budget and `+N` on call, a dash where nothing can be run yet, blank without rows."""
         count = self.counts[budget]
         if not count.rows:
             return ""
+        on_call = count.on_call + count.with_images
         if not count.possible:
-            return "on call" if count.on_call else "-"
-        return f"{count.filled}/{count.possible}"
+            return "on call" if on_call else "-"
+        return f"{count.filled}/{count.possible}" + (f" +{on_call}" if on_call else "")
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values."""
@@ -76,44 +80,41 @@ class State:
 
 def states(run_root: Path) -> list[State]:
     """Return the state of every experiment, with the runs below `run_root` and the default folders."""
-    found = find_runs((run_root, *default_roots()))
-    return [_state(name, experiment(name), found) for name in experiment_names()]
+    workshop = Workshop(Settings(run_root=run_root, roots=default_roots()))
+    return [_state(name, experiment(name), workshop) for name in experiment_names()]
 
 
-def _state(name: str, planned: Experiment, found: FoundRuns) -> State:
+def _state(name: str, planned: Experiment, workshop: Workshop) -> State:
     counts: dict[Budget, Count] = {}
     for budget in BUDGETS:
-        counts[budget] = _count([row for row in planned.rows if row.budget == budget], found)
+        counts[budget] = _count([row for row in planned.rows if row.budget == budget], workshop)
     return State(name=name, title=planned.title, claim=planned.claim, counts=counts)
 
 
-def _count(rows: list[Row], found: FoundRuns) -> Count:
-    judged = [_filled(row, found) for row in rows]
+def _count(rows: list[Row], workshop: Workshop) -> Count:
+    on_call = [row for row in rows if isinstance(row.ours, Computed) and row.ours.slow]
+    with_images = [row for row in rows if _waits_for_images(row, workshop)]
+    apart = [*map(id, on_call), *map(id, with_images)]
+    possible = [row for row in rows if isinstance(row.ours, Computed | FromRuns) and id(row) not in apart]
+    # Where weights are needed and not all there, the row is not filled; a list loads none.
+    outcomes = [fill_row(row, workshop) for row in possible if not getattr(row.ours, "needs_weights", False)]
+    # A reason is that of a row with fewer seeds than planned.
+    filled = [one for one in outcomes if one.ours is not None and not one.reason]
     return Count(
         rows=len(rows),
-        possible=sum(isinstance(row.ours, Computed | FromRuns) and not _is_slow(row) for row in rows),
-        on_call=sum(map(_is_slow, rows)),
-        filled=sum(verdict is not None for verdict in judged),
-        failed=sum(verdict == "FAIL" for verdict in judged),
+        possible=len(possible),
+        on_call=len(on_call),
+        with_images=len(with_images),
+        filled=len(filled),
+        failed=sum(one.verdict == "FAIL" for one in filled),
     )
 
 
-def _is_slow(row: Row) -> bool:
-    return isinstance(row.ours, Computed) and row.ours.slow
-
-
-def _filled(row: Row, found: FoundRuns) -> str | None:
-    """Return the verdict of a computed row, "there" for runs that are finished, None for what is missing."""
-    match row.ours:
-        case Computed(slow=False, value=value):
-            try:
-                return judge(row.rule, float(value()), row.paper)
-            except Unavailable:
-                return None
-        case FromRuns(runs=runs, needs_weights=needs_weights):
-            specs = [dataclasses.replace(plan.spec, seed=seed) for plan in runs for seed in plan.seeds]
-            finished = [found.finished(spec) for spec in specs]
-            there = all(run is not None and (run.has_weights or not needs_weights) for run in finished)
-            return "there" if there else None
-        case _:
-            return None
+def _waits_for_images(row: Row, workshop: Workshop) -> bool:
+    """Return whether a row needs the weights of its runs, with the images that they were trained on, and has them."""
+    ours = row.ours
+    if not isinstance(ours, FromRuns) or not ours.needs_weights:
+        return False
+    specs = [dataclasses.replace(plan.spec, seed=seed) for plan in ours.runs for seed in plan.seeds]
+    finished = [workshop.found.finished(spec) for spec in specs]
+    return all(run is not None and run.has_weights for run in finished)

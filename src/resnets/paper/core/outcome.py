@@ -40,6 +40,11 @@ class RowOutcome:
     """Finished runs that were read."""
 
     @property
+    def precision(self) -> str:
+        """Return the arithmetic of the runs that were read, `bf16, fp32` where they differ; empty without runs."""
+        return ", ".join(sorted({run.spec.precision for run in self.runs}))
+
+    @property
     def delta(self) -> float | None:
         """Return ours minus the paper's."""
         return None if self.ours is None or self.row.paper is None else self.ours - self.row.paper
@@ -80,6 +85,7 @@ class RowOutcome:
                 "mean": _finite(self.mean),
                 "spread": _finite(self.spread),
                 "best": _finite(min(one.value for one in self.seeds)),
+                "precision": self.precision,
                 "run_directories": [str(run.path) for run in self.runs],
             }
         return value
@@ -151,6 +157,8 @@ class Outcome:
             "runs": [_run_json(name, run) for name, run in self.runs()],
             "pictures": [str(path) for path in self.pictures],
             "notes": [*self.experiment.notes, *self.notes],
+            "cost": dict(self.experiment.cost),
+            "trained": self.trained,
             "seconds": round(self.seconds, 1),
         }
 

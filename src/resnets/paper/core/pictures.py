@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from resnets.paper.core.experiment import Unavailable
-from resnets.specs.errors import RunError
+from resnets.specs.errors import DataError, ModelError, RunError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,8 +34,9 @@ def draw_pictures(planned: Experiment, workshop: Workshop) -> tuple[tuple[Path, 
             notes.append(f"{picture.name} is drawn without {', '.join(missing)}: not trained yet.")
         try:
             drawn.append(_draw_picture(picture, runs, workshop.settings))
-        except (Unavailable, RunError) as reason:
-            notes.append(f"{picture.name} is not drawn: {str(reason).rstrip('.')}.")
+        except (Unavailable, RunError, ModelError, DataError) as reason:
+            first, _, _ = str(reason).partition("\n")
+            notes.append(f"{picture.name} is not drawn: {first.rstrip('.')}.")
     return tuple(drawn), notes
 
 

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 HEADINGS = ("run", "ours", "paper", "difference", "verdict")
 _GAP = "  "
 _LEGEND = (
-    "[x] done at its largest budget, [/] partly, [ ] open, [!] an exact check fails. Columns: rows filled / rows that can "
-    "be filled at a budget; on call: computed when asked for; a dash: not in this package yet.",
+    "[x] done at its largest budget, [/] partly, [ ] open, [!] a row fails. Columns: rows filled / rows that can be filled "
+    "at a budget; on call, or +N: computed when asked for; a dash: not in this package yet.",
     "next: resnets reproduce NAME --budget check|cpu|gpu|full",
 )
 
@@ -38,7 +38,8 @@ def outcome_text(outcome: Outcome, width: int) -> str:
     if runs := list(_runs(outcome.runs(), width)):
         lines += ["", "runs", *runs]
     lines += _section("how it is judged", _rules(rows), width)
-    lines += _section("not run", _reasons(rows), width)
+    lines += _section("not run", _reasons([one for one in rows if one.ours is None]), width)
+    lines += _section("remarks", _reasons([one for one in rows if one.ours is not None]), width)
     lines += _section("notes", [*experiment.notes, *outcome.notes], width)
     lines += _section("pictures", map(str, outcome.pictures), width)
     larger = [
@@ -115,13 +116,15 @@ def _cells(outcome: RowOutcome) -> tuple[str, str, str, str, str]:
     paper = row.printed or (_paper_number(row) if row.paper is not None else "-")
     if outcome.ours is None:
         return row.run, "not run", paper, "", "-"
+    # fp32 is what the paper has; anything else is said where the number stands.
+    run = row.run if outcome.precision in ("", "fp32") else f"{row.run} ({outcome.precision})"
     spread = f" ± {number(outcome.spread, row.decimals)}" if outcome.spread is not None else ""
     ours = number(outcome.ours, row.decimals)
     if spread and getattr(row.ours, "over_seeds", "mean") == "best":
         ours += f" ({number(outcome.mean, row.decimals)}{spread})"
     else:
         ours += spread
-    return row.run, ours, paper, number(outcome.delta, row.decimals, sign=True), outcome.verdict
+    return run, ours, paper, number(outcome.delta, row.decimals, sign=True), outcome.verdict
 
 
 def _paper_number(row: Row) -> str:

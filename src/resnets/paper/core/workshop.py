@@ -12,7 +12,7 @@ from resnets.artifacts.found_runs import default_roots, find_runs
 from resnets.engine.threads import threads
 from resnets.recipes.find import recipe
 from resnets.specs.data import Cifar, ImageFolder
-from resnets.specs.errors import DataError, RunError, SpecError, TrainingError
+from resnets.specs.errors import DataError, ModelError, RunError, SpecError, TrainingError
 from resnets.specs.io import spec_hash
 from resnets.specs.run import Machine
 
@@ -27,6 +27,14 @@ if TYPE_CHECKING:
     Precision = Literal["fp32", "bf16", "fp16"]
 
 _FULL_PX = 32
+_NOT_FINITE = "not a finite number"
+"""What the message of a `TrainingError` about the loss or a weight has, and that about a full disk has not."""
+
+
+class Diverged(str):
+    """Why there is no finished run: its loss or a weight became no finite number."""
+
+    __slots__ = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -88,13 +96,38 @@ class Workshop:
                 return run
         return None
 
-    def _train(self, spec: TrainSpec, name: str) -> str:
+    def begun(self, spec: TrainSpec) -> FoundRun | None:
+        """Return the unfinished run that comes next to training a spec here; None if there is none.
+
+        One in the precision that would be trained comes before others, then one below the run root, then the furthest.
+        """
+        spec = self._as_trained(spec)
+        runs = self.found.unfinished(spec)
+        return min(runs, key=lambda run: (run.spec.precision != spec.precision, not self._may_write(run)), default=None)
+
+    def how_to_go_on(self, run: FoundRun, spec: TrainSpec, budget: Budget) -> str:
+        """Return how far an unfinished run of a planned spec is, and what goes on with it."""
+        far = f"{run.path} is at step {run.log.last_step:,} of {run.spec.steps:,}"
+        if isinstance(spec.dataset, ImageFolder):
+            config = run.path / "config.json"
+            return f"{far}; resnets train --from {config} --run {run.path} --data IMAGENET goes on with it"
+        precision = "" if run.spec.precision == spec.precision else f" --precision {run.spec.precision}"
+        copied = "" if self._may_write(run) else f"copy it below {self.settings.run_root}, and "
+        return f"{far}; {copied}--budget {budget}{precision} goes on with it"
+
+    def _as_trained(self, spec: TrainSpec) -> TrainSpec:
+        precision = self.settings.precision
+        return spec if precision is None else dataclasses.replace(spec, precision=precision)
+
+    def _may_write(self, run: FoundRun) -> bool:
+        """Return whether a run lies below the run root: what is kept elsewhere, as in `results`, is only read."""
+        return run.path.resolve().is_relative_to(self.settings.run_root.resolve())
+
+    def _train(self, planned: TrainSpec, name: str) -> str:
         """Train a run; return why there may be none of it after that."""
         from resnets import api
 
-        settings = self.settings
-        if settings.precision is not None:
-            spec = dataclasses.replace(spec, precision=settings.precision)
+        settings, spec = self.settings, self._as_trained(planned)
         if isinstance(spec.dataset, ImageFolder):
             return (
                 "needs ImageNet, which you supply: train its recipe with `resnets train`; finished runs are found in runs, "
@@ -102,8 +135,14 @@ class Workshop:
             )
         if (data := _data_name(spec)) in self._absent:
             return self._absent[data]
-        started = self.found.started(spec)
-        directory = started or self._new_directory(spec)
+        begun = self.begun(planned)
+        if begun is not None and begun.spec.precision == spec.precision:
+            if not self._may_write(begun):
+                return self.how_to_go_on(begun, planned, settings.budget)
+            # Its own spec: it may be evaluated at other steps, and nothing else is different.
+            spec, directory = begun.spec, begun.path
+        else:
+            begun, directory = None, self._new_directory(spec)
         # Maps of 8 x 8 pixels are too small to be divided: the threads would wait for each other.
         small = isinstance(spec.dataset, Cifar) and spec.dataset.image_px < _FULL_PX
         machine = settings.machine or Machine()
@@ -125,12 +164,15 @@ class Workshop:
             self._absent[data] = f"the data are not here: {str(error).splitlines()[0]}"
             return self._absent[data]
         except RunError as error:
-            if started is None:
+            if begun is None:
                 raise
             # Most often another process trains there; the other rows need not wait for it.
             return str(error).splitlines()[0]
+        except ModelError as error:
+            return str(error).splitlines()[0]
         except TrainingError as error:
-            return f"training ended: {str(error).splitlines()[0]}"
+            reason = f"training ended: {str(error).splitlines()[0]}"
+            return Diverged(reason) if _NOT_FINITE in reason else reason
         self.trained += 1
         self.found = find_runs(self._roots)
         return f"{directory} has ended, and its log has no final test that can be read"
