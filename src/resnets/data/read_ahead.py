@@ -11,12 +11,14 @@ import itertools
 import math
 import os
 import signal
+import sys
 import threading
 import time
 import weakref
-from collections.abc import Generator, Iterable, Iterator
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -24,9 +26,12 @@ from jaxtyping import Int64, UInt8
 from torch import Tensor
 from torch.utils.data import DataLoader, get_worker_info
 from torch.utils.data import Dataset as TorchDataset
+from torch.utils.data.dataloader import _BaseDataLoaderIter, _MultiProcessingDataLoaderIter
 
+from resnets.data.listing import listed
 from resnets.data.splits import Skipped
 from resnets.specs.errors import ResnetsError, UserError, counted
+from resnets.specs.visible import in_line
 
 T = TypeVar("T")
 
@@ -34,6 +39,7 @@ TERMINATION_GRACE_SECONDS = 30
 """How long a worker goes on after SIGTERM, so that the run it belongs to can finish its step and save."""
 
 _SECONDS_BETWEEN_LOOKS = 5.0
+_SECONDS_OF_SILENCE = 180.0
 
 _READ_AHEAD = 2
 """Batches that a worker makes before the first of them is taken."""
@@ -66,6 +72,10 @@ class PixelFiles(TorchDataset[DecodedBatch]):
         """Return the images of batch `number` that can be read, in the first places of `memory`."""
         raise NotImplementedError
 
+    def paths(self, number: int) -> Sequence[str]:
+        """Return the images of batch `number`, for messages; none where a subclass does not say."""
+        return ()
+
 
 def read_ahead(
     dataset: TorchDataset[T], numbers: Iterable[int], *, workers: int, device: torch.device
@@ -73,6 +83,8 @@ def read_ahead(
     """Yield `dataset[number]` for each of `numbers`, in this order, read ahead by worker processes (0: none).
 
     The processes start with the first item, and end when the generator is closed or used up, or with the program.
+    Where `dataset` has a method `paths(number)`, as `PixelFiles` have, messages name the images of an item that does not
+    come: one on stderr after minutes without any, and that of the error.
 
     Raises:
         ResnetsError: A worker process died.
@@ -113,22 +125,77 @@ class _Guarded(TorchDataset[T | _Refusal]):
         except UserError as error:
             return _Refusal(error)
 
+    def paths(self, number: int) -> Sequence[str]:
+        """Return the images of an item, as far as the dataset says."""
+        told = getattr(self._dataset, "paths", None)
+        return () if told is None else told(number)
+
+
+@dataclass(frozen=True, slots=True)
+class _Due:
+    """The items that workers have been asked for and that have not been received, the oldest first."""
+
+    dataset: _Guarded[Any]
+    numbers: deque[int]
+
+    def noted(self, numbers: Iterable[int]) -> Iterator[int]:
+        """Yield the numbers that are asked for."""
+        for number in numbers:
+            self.numbers.append(number)
+            yield number
+
+    def received(self) -> None:
+        """Note that the oldest has come."""
+        self.numbers.popleft()
+
+    def paths(self) -> Sequence[str]:
+        """Return the images of the oldest."""
+        return self.dataset.paths(self.numbers[0]) if self.numbers else ()
+
 
 class _Loader(DataLoader[T]):
     """torch's loader, which has no opinion on the number of workers: `resnets doctor` has measured ones."""
 
+    due: _Due
+
     def check_worker_number_rationality(self) -> None:
         """Print no warning."""
+
+    def _get_iterator(self) -> _BaseDataLoaderIter:
+        return _Processes(self) if self.num_workers else super()._get_iterator()
+
+
+class _Processes(_MultiProcessingDataLoaderIter):
+    """torch's iterator, which tells what it waits for when nothing comes for minutes; it never gives up."""
+
+    def __init__(self, loader: _Loader[Any]) -> None:
+        super().__init__(loader)
+        self._due = loader.due
+        self._silent_seconds = 0.0
+
+    def _try_get_data(self, timeout: float | None = None) -> tuple[Literal[True], Any] | tuple[Literal[False], None]:
+        started = time.monotonic()
+        tried = super()._try_get_data(_SECONDS_BETWEEN_LOOKS if timeout is None else timeout)
+        silent_seconds = 0.0 if tried[0] else self._silent_seconds + time.monotonic() - started
+        if self._silent_seconds < _SECONDS_OF_SILENCE <= silent_seconds:
+            waited_for = f", those waited for being {listed(paths)}" if (paths := self._due.paths()) else ""
+            minutes = max(1, round(silent_seconds / 60))
+            text = f"No images for {counted(minutes, 'minute')}{waited_for}. Does the disk or network still answer?"
+            print(in_line(text), file=sys.stderr, flush=True)
+        self._silent_seconds = silent_seconds
+        return tried
 
 
 def _loader(
     dataset: TorchDataset[T], numbers: Iterable[int], workers: int, device: torch.device
-) -> DataLoader[T | _Refusal]:
-    return _Loader(
-        _Guarded(dataset),
+) -> _Loader[T | _Refusal]:
+    guarded = _Guarded(dataset)
+    due = _Due(guarded, deque())
+    loader = _Loader(
+        guarded,
         batch_size=None,
         collate_fn=_unchanged,  # by default, arrays become tensors
-        sampler=numbers,
+        sampler=due.noted(numbers),
         num_workers=workers,
         prefetch_factor=_READ_AHEAD if workers else None,
         pin_memory=device.type == "cuda",
@@ -136,6 +203,8 @@ def _loader(
         # Its own generator: the loader draws a number from it that would otherwise come from the run's.
         generator=torch.Generator(),
     )
+    loader.due = due
+    return loader
 
 
 def _unchanged(item: T) -> T:
@@ -176,6 +245,10 @@ class _Buffered(TorchDataset[_Sent]):
         batch = self._files.decode(number, self._buffers[buffer])
         return _Sent(buffer, batch.labels.numpy(), batch.indices.numpy(), batch.places.numpy(), batch.skipped)
 
+    def paths(self, number: int) -> Sequence[str]:
+        """Return the images of batch `number`, as far as the files say."""
+        return self._files.paths(number)
+
     def batch(self, sent: _Sent) -> DecodedBatch:
         """Return what a worker has sent, in the process that asked for it."""
         pixels = self._buffers[sent.buffer, : len(sent.labels)]
@@ -193,16 +266,17 @@ def _in_turns(
         received.close()
 
 
-def _received(loader: DataLoader[T | _Refusal]) -> Generator[T, None, None]:
+def _received(loader: _Loader[T | _Refusal]) -> Generator[T, None, None]:
     decoded = _iterator_without_child_signal(loader)
     try:
         for item in decoded:
+            loader.due.received()
             if isinstance(item, _Refusal):
                 raise item.error
             yield item
     except (RuntimeError, OSError, EOFError) as error:
         if loader.num_workers and _tells_of_death(error):
-            raise _worker_death(error, loader.num_workers) from error
+            raise _worker_death(error, loader.num_workers, loader.due.paths()) from error
         raise
     finally:
         # torch does this when the iterator is collected. That is late where an error still refers to it, and as part
@@ -279,9 +353,11 @@ def _no_room(number_of_bytes: int, workers: int) -> ResnetsError:
     )
 
 
-def _worker_death(error: RuntimeError | OSError | EOFError, workers: int) -> ResnetsError:
+def _worker_death(error: RuntimeError | OSError | EOFError, workers: int, paths: Sequence[str]) -> ResnetsError:
     reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
     return ResnetsError(
         f"a process that reads images died ({reason}), most often because memory or /dev/shm is full. "
-        f"Choose fewer than --workers {workers} (0 reads in the run's own process) and run again."
+        f"Choose fewer than --workers {workers} (0 reads in the run's own process) and run again. If it dies at the same "
+        f"place again, an image kills it{f', one of {listed(paths)}' if paths else ''}: `resnets check-data DATA "
+        "--quarantine` finds such images, and has them left out."
     )
