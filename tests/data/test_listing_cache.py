@@ -102,6 +102,18 @@ def test_what_else_the_dataset_depends_on_is_kept_apart(folder, listings):
     assert len({one.fingerprint for one in (first, second, third)}) == 3
 
 
+def test_a_folder_is_kept_once_whatever_was_made_of_it(folder, tmp_path):
+    kept = tmp_path / "home/folders"
+    for seed in range(3):
+        open_folder(ImageFolder(split_seed=seed), folder)
+        (one,) = kept.iterdir()
+    killed = kept / f"{one.name}.0a1b2c3d.part"
+    killed.write_bytes(b"")
+    os.utime(killed, (LONG_AGO, LONG_AGO))
+    open_folder(ImageFolder(split_seed=4), folder)
+    assert list(kept.iterdir()) == [one]
+
+
 def test_a_folder_that_was_changed_just_now_is_not_kept(folder, listings, monkeypatch):
     monkeypatch.setattr(listing_cache, "_SETTLED_NS", 2_000_000_000)
     for _ in range(2):

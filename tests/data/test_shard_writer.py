@@ -2,18 +2,23 @@
 
 import hashlib
 import multiprocessing
+import os
+import shutil
+import signal
+import sys
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from resnets.data import read_ahead, shard_forms
 from resnets.data.folder import list_folder
 from resnets.data.open import open_folder, open_test_folder
 from resnets.data.shard_index import DESCRIPTION, Form
 from resnets.data.shard_writer import prepare
 from resnets.data.shards import list_shards
 from resnets.specs.data import ImageFolder
-from resnets.specs.errors import DataError
+from resnets.specs.errors import DataError, ResnetsError
 
 RAW = Form(kind="raw", resize_px=20)
 
@@ -94,6 +99,73 @@ def test_images_that_cannot_be_read_are_named_and_every_other_is_there(folder, t
     dataset = open_folder(ImageFolder(), tmp_path / "shards")
     assert {name: len(split) for name, split in dataset.splits.items()} == {"train": 39, "validation": 5}
     assert any("2 images could not be read when these shards were made" in note for note in dataset.notes)
+
+
+@pytest.mark.parametrize("form", [Form(), RAW])
+@pytest.mark.parametrize(("after", "workers"), [(0, 0), (10, 0), (10, 2), (36, 0), (44, 0)])
+def test_no_image_of_data_that_goes_away_is_noted(folder, tmp_path, monkeypatch, form, after, workers):
+    monkeypatch.setattr(shard_forms, "_SMALL_IMAGES_A_CHUNK", 4)
+    photos, away = tmp_path / "photos", tmp_path / "away"
+    shutil.copytree(folder, photos)
+    prepare(list_folder(photos), tmp_path / "whole", form, shard_bytes=9_000)
+
+    def on_images(done, _):
+        if done == after and photos.exists():
+            photos.rename(away)
+
+    listing = list_folder(photos)
+    for _ in range(2):
+        with pytest.raises(DataError, match=r"not be read; .* there is no such file\. .*run the same command again"):
+            prepare(listing, tmp_path / "shards", form, shard_bytes=9_000, workers=workers, on_images=on_images)
+        assert away.exists()
+        assert not (tmp_path / "shards" / DESCRIPTION).exists()
+    away.rename(photos)
+    index = prepare(listing, tmp_path / "shards", form, shard_bytes=9_000).index
+    assert index is not None
+    assert all("no such file" not in reason for reason in index.left_out.values())
+    assert digests(tmp_path / "shards") == digests(tmp_path / "whole")
+
+
+def test_a_few_files_that_are_lost_are_left_out_by_name(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "photos")
+    listing = list_folder(tmp_path / "photos")
+    lost = [f"train/dog/{number}.jpg" for number in (1, 3, 5)] + ["val/dog/2.png"]  # the last of all
+    for name in lost:
+        (tmp_path / "photos" / name).unlink()
+    index = prepare(listing, tmp_path / "shards", Form(), shard_bytes=9_000).index
+    assert index is not None
+    assert index.left_out == dict.fromkeys(lost, "there is no such file")
+
+
+def test_what_killed_processes_left_is_removed(folder, tmp_path):
+    prepare(list_folder(folder), tmp_path / "whole", RAW, shard_bytes=9_000)
+    shards = tmp_path / "shards"
+    calls = iter(range(10**6))
+    prepare(list_folder(folder), shards, RAW, shard_bytes=9_000, should_stop=lambda: next(calls) == 13)
+    (shards / "mine.part").write_bytes(b"")
+    for _ in range(2):  # in the middle, and between the last file of the set and the end
+        (shards / ".prepare").mkdir(exist_ok=True)
+        for name in ("validation.tar.part", "index.npz.0a1b2c3d.part", ".prepare/plan.json.0a1b2c3d.part"):
+            (shards / name).write_bytes(b"")
+        prepare(list_folder(folder), shards, RAW, shard_bytes=9_000)
+        assert {path.name for path in shards.iterdir()} == {"mine.part", *digests(tmp_path / "whole")}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+def test_images_that_end_a_process_are_named(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(read_ahead, "_SECONDS_BETWEEN_LOOKS", 0.1)
+    fatal = (folder / "train/dog/4.png").read_bytes()
+    read_image = shard_forms.read_image
+
+    def read(content):
+        if content == fatal:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return read_image(content)
+
+    monkeypatch.setattr(shard_forms, "_SMALL_IMAGES_A_CHUNK", 4)
+    monkeypatch.setattr(shard_forms, "read_image", read)
+    with pytest.raises(ResnetsError, match=r"one of .*/train/dog/4\.png.*check-data DATA --quarantine"):
+        prepare(list_folder(folder), tmp_path / "shards", RAW, workers=1)
 
 
 def test_shards_are_made_of_shards_too(folder, tmp_path):

@@ -1,8 +1,8 @@
 """What a large folder held when it was last listed, so that a run on a million files starts in a second.
 
 It is used while no folder in it has been changed since: adding, removing or renaming a file changes its folder. The
-cache is kept in $RESNETS_DATA_ROOT/folders (default: ~/.cache/resnets/folders), one file a dataset; it can be removed
-at any time.
+cache is kept in $RESNETS_DATA_ROOT/folders (default: ~/.cache/resnets/folders), one file a folder, of the dataset that
+was made from it last; it can be removed at any time.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 
 from resnets.data.cifar import default_data_root
 from resnets.data.listing import times_of_change
-from resnets.data.replace_file import replace_file
+from resnets.data.replace_file import clear_parts, replace_file
 from resnets.data.shard_index import DAMAGE
 from resnets.data.sources import FolderFiles, PackedNames
 from resnets.data.splits import Dataset, FileSplit
@@ -33,12 +33,13 @@ SMALLEST = 20_000
 _VERSION = 2
 # A file system may give two changes in quick succession one time.
 _SETTLED_NS = 2_000_000_000
+_ABANDONED_SECONDS = 3600.0
 
 
 def load(root: Path, key: str) -> Dataset | None:
     """Return the dataset that `store` kept for `root` and `key`; None where there is none or a folder has changed."""
     try:
-        with np.load(io.BytesIO(_path(root, key).read_bytes()), allow_pickle=False) as kept:
+        with np.load(io.BytesIO(_path(root).read_bytes()), allow_pickle=False) as kept:
             described = json.loads(kept["described"].tobytes())
             if described["version"] != _VERSION or described["key"] != key:
                 return None
@@ -89,13 +90,14 @@ def store(root: Path, key: str, dataset: Dataset, folders: Mapping[str, tuple[in
     content = io.BytesIO()
     np.savez(content, **arrays)
     with contextlib.suppress(OSError):  # a cache that cannot be written costs time only
-        path = _path(root, key)
+        path = _path(root)
         path.parent.mkdir(parents=True, exist_ok=True)
+        clear_parts(path, older_than_seconds=_ABANDONED_SECONDS)
         replace_file(path, content.getvalue())
 
 
-def _path(root: Path, key: str) -> Path:
-    digest = hashlib.sha256(f"{root.resolve()}\0{key}".encode(errors="surrogateescape")).hexdigest()
+def _path(root: Path) -> Path:
+    digest = hashlib.sha256(str(root.resolve()).encode(errors="surrogateescape")).hexdigest()
     return default_data_root() / "folders" / f"{digest[:16]}.npz"
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import secrets
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -25,3 +27,16 @@ def replace_file(path: Path, content: bytes) -> None:
     finally:
         with suppress(OSError):
             part.unlink(missing_ok=True)
+
+
+def clear_parts(path: Path, *, older_than_seconds: float = 0.0) -> None:
+    """Remove what processes that were killed had begun to write for `path`.
+
+    Args:
+        path: a file that `replace_file` writes.
+        older_than_seconds: leave what another process may still be writing.
+    """
+    for part in path.parent.glob(f"{glob.escape(path.name)}.*.part"):
+        with suppress(OSError):
+            if time.time() - part.stat().st_mtime >= older_than_seconds:
+                part.unlink()

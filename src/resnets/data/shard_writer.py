@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from resnets.data.replace_file import replace_file
+from resnets.data.replace_file import clear_parts, replace_file
 from resnets.data.shard_forms import Outcome, outcomes
-from resnets.data.shard_index import Form, Places, Shard, ShardIndex, write_index
+from resnets.data.shard_index import DESCRIPTION, INDEX, Form, Places, Shard, ShardIndex, write_index
 from resnets.data.shard_state import (
     WORK,
     FinishedShard,
@@ -38,7 +38,7 @@ from resnets.data.shard_state import (
     stored_order,
 )
 from resnets.data.sources import PackedNames
-from resnets.specs.errors import DataError, counted
+from resnets.specs.errors import DataError, ImageError, counted
 from resnets.specs.visible import in_line
 
 if TYPE_CHECKING:
@@ -48,7 +48,11 @@ if TYPE_CHECKING:
 
     from resnets.data.listing import Listing
 
+UNREADABLE_IN_A_ROW = 20
+"""Images one after the other whose files cannot be read, after which the data is taken to be gone."""
+
 _BLOCK = tarfile.BLOCKSIZE
+_CLASSES = "classes.txt"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,7 +79,8 @@ def prepare(
 ) -> Prepared:
     """Write the images of `listing` to shards in `destination`, which becomes a set when all of them are there.
 
-    An image that cannot be read is named in the index, in any form but "as-is", which copies the bytes of every file.
+    An image that cannot be decoded is named in the index, in any form but "as-is", which copies the bytes of every file.
+    So is one whose file cannot be read, unless many cannot: that ends the preparation, and none of them is noted.
 
     Args:
         listing: the images.
@@ -87,8 +92,8 @@ def prepare(
         should_stop: asked after every few images; the finished shards are kept.
 
     Raises:
-        DataError: `destination` holds something else, is written to by another process, or cannot be written; or there
-            are no images.
+        DataError: `destination` holds something else, is written to by another process, or cannot be written; there
+            are no images; or their files cannot be read any more.
         ResnetsError: a worker process died.
     """
     images = [StoredSplit.of(listing, split) for split in listing.splits]
@@ -99,9 +104,11 @@ def prepare(
     plan = plan_of(images, form, shard_bytes)
     try:
         if (finished := finished_set(destination, plan)) is not None:
+            _clear_finished(work, destination)
             return Prepared(index=finished, done=total, images=total)
         check_place(work, destination)
         with alone(work):
+            _clear_parts(destination)
             # Another process may have finished it meanwhile.
             index = finished_set(destination, plan)
             if index is None:
@@ -112,7 +119,7 @@ def prepare(
                 index = _index(images, form, plan, state, divided=listing.divided)
                 # A line break in a name would shift the numbers of all classes behind it.
                 classes = "".join(f"{in_line(name)}\n" for name in _all_classes(images))
-                replace_file(destination / "classes.txt", classes.encode())
+                replace_file(destination / _CLASSES, classes.encode())
                 write_index(destination, index)
         shutil.rmtree(work, ignore_errors=True)  # the set is finished without it
     except OSError as error:
@@ -120,6 +127,24 @@ def prepare(
             f"{destination} cannot be written: {error.strerror or error}. What is finished stays; run the command again."
         ) from error
     return Prepared(index=index, done=total, images=total)
+
+
+def _clear_parts(destination: Path) -> None:
+    """Remove what a process that was killed had not written to its end; the caller is alone in the folder."""
+    for part in destination.glob("*.tar.part"):
+        part.unlink(missing_ok=True)
+    for name in (_CLASSES, INDEX, DESCRIPTION):
+        clear_parts(destination / name)
+
+
+def _clear_finished(work: Path, destination: Path) -> None:
+    """Remove what a process that was killed at its very end has left beside a finished set."""
+    if work.exists():
+        # As long as that process is at its end, it does so itself; a set that cannot be written can be read.
+        with contextlib.suppress(DataError, OSError):
+            with alone(work):
+                _clear_parts(destination)
+            shutil.rmtree(work, ignore_errors=True)
 
 
 def _written(
@@ -147,6 +172,7 @@ def _written(
                     return False
                 writer.add(number, outcome, state)
                 on_images(state.done + writer.pending, total)
+            writer.check_last(state)
             writer.finish(state)
         finally:
             writer.abandon()
@@ -163,6 +189,8 @@ class _Writer:
         self._digits = len(str(max(1, len(numbers) - 1)))
         self._shard_bytes = shard_bytes
         self._part: Path | None = None
+        self._unreadable = 0
+        self._last_read: int | None = None
         self._begin()
 
     def _begin(self) -> None:
@@ -177,6 +205,19 @@ class _Writer:
         return len(self._rows) + len(self._left_out)
 
     def add(self, number: int, outcome: Outcome, state: PreparationState) -> None:
+        """Write an image, or note why it is left out.
+
+        Raises:
+            DataError: so many could not be read that the data is gone.
+        """
+        if outcome.unreadable:
+            self._unreadable += 1
+            self._last_reason = f"{self._split.images.path(number)}: {outcome.reason}"
+            if self._unreadable == UNREADABLE_IN_A_ROW:
+                raise self._gone()
+        else:
+            self._unreadable = 0
+            self._last_read = number
         if outcome.reason:
             self._left_out[number] = outcome.reason
             return
@@ -191,6 +232,30 @@ class _Writer:
         self._rows.append((number, offset, len(outcome.content), zlib.crc32(outcome.content)))
         if self._size >= self._shard_bytes:
             self.finish(state)
+
+    def check_last(self, state: PreparationState) -> None:
+        """Look whether the last images of the split could not be read because the data is gone: fewer than in a row.
+
+        Raises:
+            DataError: one that could be read before them cannot be read any more, or none could.
+        """
+        if not self._unreadable:
+            return
+        before = [int(shard.numbers[-1]) for shard in state.finished[self._split.name] if len(shard.numbers)]
+        number = self._last_read if self._last_read is not None else before[-1] if before else None
+        if number is None:
+            raise self._gone()
+        try:
+            self._split.images.read(number, 1)
+        except ImageError as error:
+            raise self._gone() from error
+
+    def _gone(self) -> DataError:
+        return DataError(
+            f"The last {counted(self._unreadable, 'image')} could not be read; {self._last_reason}. Check that the data is "
+            "still there and can be read, and run the same command again: what is finished stays. Images that are lost "
+            "for good are left out of new shards by `resnets check-data --quarantine`."
+        )
 
     def _write(self, name: str, content: bytes) -> None:
         header = tarfile.TarInfo(name)
