@@ -428,6 +428,29 @@ def test_an_index_that_only_a_hostile_writer_can_have_made_is_refused(shards, tm
     assert check_forged(tmp_path / "copy", description, huge.getvalue()) == "refused"
 
 
+def test_an_index_of_packed_arrays_is_refused_before_they_are_unpacked(shards, tmp_path):
+    shutil.copytree(shards, tmp_path / "copy")
+    description = json.loads((shards / DESCRIPTION).read_text())
+    del description["checksum"]
+    with np.load(shards / INDEX) as arrays:
+        packed = io.BytesIO()
+        np.savez_compressed(packed, **arrays)
+    assert check_forged(tmp_path / "copy", description, (shards / INDEX).read_bytes()) == "read"
+    assert check_forged(tmp_path / "copy", description, packed.getvalue()) == "refused"
+
+
+def test_a_set_without_training_images_is_to_test_on(shards, tmp_path):
+    from resnets.data.shard_index import write_index
+
+    shutil.copytree(shards, tmp_path / "copy")
+    index = read_index(shards)
+    splits = {"test": index.splits["train"], "validation": index.splits["validation"]}
+    write_index(tmp_path / "copy", replace(index, splits=splits))
+    with pytest.raises(DataError, match="has no training images"):
+        open_folder(ImageFolder(), tmp_path / "copy")
+    assert len(open_test_folder(tmp_path / "copy").splits["test"]) == 27
+
+
 def check_forged(root, description, index):
     """Read an index that its description vouches for."""
     described = description | {"index_sha256": hashlib.sha256(index).hexdigest()}
@@ -450,6 +473,9 @@ def test_an_index_that_contradicts_itself_is_refused(shards, tmp_path):
         replace(index, places=replace(places, offset=places.offset + 10**9)),
         replace(index, places=replace(places, size=places.size - 10**9)),
         replace(index, splits=index.splits | {"validation": {}}),
+        replace(index, splits=index.splits | {"validation": {"cat": 2.0, "d.o g": 2, "élan": 2}}),
+        replace(index, splits=index.splits | {"validation": {"cat": 5, "d.o g": 2, "élan": -1}}),
+        replace(index, divided=False),
         replace(index, splits={"other": index.splits["train"], "validation": index.splits["validation"]}),
         replace(index, shards=(replace(first, file="../train-000000.tar"), *index.shards[1:])),
         replace(index, shards=(replace(first, images=0), *index.shards[1:])),

@@ -132,7 +132,7 @@ def divided(spec: ImageFolder, listing: Listing) -> Dataset:
             readable image; the message names it.
     """
     found = {split: dict(files) for split, files in listing.splits.items()}
-    _check_train(listing, found["train"])
+    _check_train(listing, found.get("train", {}))
     classes = tuple(sorted(found["train"]))
     notes = _impose(listing.name, found)
     if "validation" not in found:

@@ -230,6 +230,10 @@ def _checksum(described: dict[str, Any]) -> str:
 
 
 def _joined(described: dict[str, Any], content: bytes) -> ShardIndex:
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        # NumPy would unpack a thousand times what was read; `write_index` packs nothing.
+        if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
+            raise ValueError("its arrays are compressed")
     with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
         places = Places(**{name: _array(arrays[name], np.uint32 if name == "crc32" else np.int64) for name in _PLACES})
         names = PackedNames(_array(arrays["names"], np.uint8).tobytes(), _array(arrays["ends"], np.int64))
@@ -270,14 +274,15 @@ def _check(index: ShardIndex, images: int) -> None:
         ValueError: saying in what.
     """
     places, names = index.places, index.names
+    numbers = [images, *(count for classes in index.splits.values() for count in classes.values())]
+    if not all(type(number) is int and number >= 0 for number in numbers):  # JSON's 2.0 equals 2
+        raise ValueError("a number of images is none")
     counts = {len(getattr(places, name)) for name in _PLACES} | {len(names), images}
     counts |= {sum(sum(classes.values()) for classes in index.splits.values())}
     if len(counts) != 1 or sum(shard.images for shard in index.shards) != images:
         raise ValueError("it contradicts itself in the number of images")
-    if not set(index.splits) <= set(_SPLITS) or any(
-        count < 0 for one in index.splits.values() for count in one.values()
-    ):
-        raise ValueError("its splits are not train, validation and test")
+    if not set(index.splits) <= set(_SPLITS) or not (index.divided or set(index.splits) == {"train"}):
+        raise ValueError("its splits are not train, validation and test, or train alone where it is not divided")
     if not all(map(_is_sound, index.shards)):
         raise ValueError("a shard is not described as one")
     if not all(isinstance(reason, str) for reason in index.left_out.values()):
