@@ -35,6 +35,7 @@ from resnets.models.build import build as build_from_spec
 from resnets.recipes.find import check_data as check_recipe_data
 from resnets.recipes.find import recipe
 from resnets.specs.catalogue import model_spec
+from resnets.specs.cores import usable_cores
 from resnets.specs.data import DatasetSpec, ImageFolder
 from resnets.specs.errors import ImageError, InterruptedRunError, UserError, counted
 from resnets.specs.preprocess import LARGEST_PX
@@ -475,7 +476,7 @@ def prepare(
             destination,
             form,
             shard_bytes=shard_mb * 10**6,
-            workers=worker_processes(Machine(workers=workers), None),
+            workers=usable_cores() if Machine(workers=workers).workers < 0 else workers,
             on_images=on_images,
             should_stop=lambda: interruption.requested,
         )

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from resnets import api
 from resnets.cli.main import main
 from resnets.data import shard_writer
+from resnets.specs.errors import DataError
 
 
 @pytest.fixture(autouse=True)
@@ -99,3 +101,17 @@ def test_what_cannot_be_is_said_in_a_line(arguments, message, capsys):
     assert message in error
     assert "Traceback" not in error
     assert not Path("shards/shards.json").exists()
+
+
+@pytest.mark.parametrize(("given", "used"), [("-1", 12), ("3", 3)])
+def test_a_process_a_core_decodes_however_many_there_are(monkeypatch, given, used):
+    monkeypatch.setattr(api, "usable_cores", lambda: 12)
+    seen = []
+
+    def only_seen(*_, workers, **__):
+        seen.append(workers)
+        raise DataError("seen")
+
+    monkeypatch.setattr(shard_writer, "prepare", only_seen)
+    assert main(["prepare", "photos", "shards", "--workers", given]) == 2
+    assert seen == [used]
