@@ -110,8 +110,8 @@ def test_whatever_the_rates_the_one_that_limits_is_the_least(rates):
 def test_what_is_said_of_the_way_to_the_device_can_be():
     found = measured(transfer=105, load=100, read=1e3, decode=1e3, workers=8)
     assert _headline(found) == (
-        "The way to the device limits: 100 images/s arrive there; 8 workers could read and decode 500, and the model could "
-        "train on 10,000."
+        "The way to the device limits: 100 images/s arrive there; 8 workers could read and decode 500, and the model "
+        "could train on 10,000."
     )
     assert found.factor == 100
 

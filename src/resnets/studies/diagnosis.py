@@ -78,9 +78,9 @@ class Measured:
     def limit(self) -> Limit:
         """The stage that is the slowest where each has the machine for itself.
 
-        Loading includes reading, decoding and the way to the device. That way is the limit where loading is about as fast
-        as it (or faster: batches that follow each other need not wait as those that are measured alone) and clearly
-        slower than what is read and decoded.
+        Loading includes reading, decoding and the way to the device. That way is the limit where loading is about as
+        fast as it (or faster: batches that follow each other need not wait as those that are measured alone) and
+        clearly slower than what is read and decoded.
         """
         load = self.load.images_per_second
         if self.model.images_per_second <= load:
@@ -372,8 +372,8 @@ def _headline(measured: Measured) -> str:
             )
         case "transfer":
             return (
-                f"The way to the device limits: {load} images/s arrive there; {by(measured.workers)} could read and decode "
-                f"{figure(measured.on_host)}, and the model could train on {model}."
+                f"The way to the device limits: {load} images/s arrive there; {by(measured.workers)} could read and "
+                f"decode {figure(measured.on_host)}, and the model could train on {model}."
             )
         case "batches":
             return (

@@ -160,8 +160,9 @@ def _diagnose(
         )
         if fetched is not None:
             course.notes.append(
-                f"The trial read the training images in {counted(fetched, 'shard')} that {'is' if fetched == 1 else 'are'} "
-                "here already, and fetched none: how fast shards come from their server is not measured."
+                f"The trial read the training images in {counted(fetched, 'shard')} that "
+                f"{'is' if fetched == 1 else 'are'} here already, and fetched none: how fast shards come from their "
+                "server is not measured."
             )
         measured = course.measure()
         course.try_options(measured)
@@ -215,8 +216,8 @@ def _check_is_here(num_classes: Literal[10, 100], root: Path) -> None:
 
 def _not_fetched(data: str) -> UserError:
     return UserError(
-        f"No training shard of {data} was fetched to this machine yet, and the doctor downloads nothing: run `resnets train` "
-        "on them for a moment, until a few are here."
+        f"No training shard of {data} was fetched to this machine yet, and the doctor downloads nothing: run "
+        "`resnets train` on them for a moment, until a few are here."
     )
 
 
