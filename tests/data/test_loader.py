@@ -262,6 +262,14 @@ def test_closing_ends_the_worker_processes(split):
     assert not multiprocessing.active_children()
 
 
+def test_messages_name_the_images_of_a_batch(split):
+    stream = TrainingStream(seed=3, num_images=len(split), global_batch=4)
+    training = TrainingFiles(split, preprocessor_for(), AUGMENT, stream)
+    evaluation = EvaluationFiles(split, preprocessor_for(), [np.array([2, 0]), np.array([9, 5, 4])])
+    for files, number in ((training, 0), (training, 5), (evaluation, 0), (evaluation, 1)):
+        assert files.paths(number) == [str(paths_of(split)[index]) for index in files[number].indices.tolist()]
+
+
 def test_the_files_can_be_sent_to_a_process_that_is_not_forked(split):
     stream = TrainingStream(seed=3, num_images=len(SIZES), global_batch=8)
     files = TrainingFiles(split, preprocessor_for(), AUGMENT, stream)

@@ -71,6 +71,10 @@ class TrainingFiles(PixelFiles):
 
         return _decode(self._split, self._stream.indices(positions), read, memory)
 
+    def paths(self, number: int) -> list[str]:
+        """Return the images of pass `number`, for messages."""
+        return _paths(self._split, self._stream.indices(self._stream.positions(number)))
+
 
 class EvaluationFiles(PixelFiles):
     """Images of a split in batches, as the preprocessing has them."""
@@ -91,6 +95,14 @@ class EvaluationFiles(PixelFiles):
             lambda place, content: self._preprocessor.read(content),
             memory,
         )
+
+    def paths(self, number: int) -> list[str]:
+        """Return the images of batch `number`, for messages."""
+        return _paths(self._split, self._batches[number])
+
+
+def _paths(split: FileSplit, indices: Int64[np.ndarray, " n"]) -> list[str]:
+    return [split.images.path(index) for index in indices.tolist()]
 
 
 _Normalize = Callable[[UInt8[Tensor, "n channels height width"]], Float32[Tensor, "n channels height width"]]
