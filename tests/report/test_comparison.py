@@ -1,6 +1,7 @@
 """What is said of several runs: errors over the same images alone are ranked, and seeds are averaged first."""
 
 import dataclasses
+import itertools
 import json
 import statistics
 
@@ -12,14 +13,18 @@ from resnets.report.run_record import read_runs
 from resnets.report.text import NOTHING
 
 NOT_THE_SAME_IMAGES = "The runs were not tested on the same images, so their errors do not compare."
+PERHAPS_NOT = (
+    "The runs differ in the images of at least one split: if that is the test split, which cannot be told, their "
+    "errors do not compare."
+)
 
 
 @pytest.fixture
 def tested(written):
     """Return a function that writes a run with this error."""
 
-    def write(name, error, *, split="test", step=10, final=True, fingerprint=None, **changes):
-        line = {"step": step, "split": split, "top1_error": error, "images": 50, "skipped": []}
+    def write(name, error, *, split="test", step=10, final=True, images=50, skipped=(), fingerprint=None, **changes):
+        line = {"step": step, "split": split, "top1_error": error, "images": images, "skipped": list(skipped)}
         folder = written(name, [line, *([line | {"final": True}] if final else [])], **changes)
         if fingerprint is not None:
             (folder / "model").mkdir()
@@ -57,12 +62,81 @@ def test_images_held_out_decide_what_is_validated_and_not_what_is_tested(tested,
 
 
 @pytest.mark.parametrize(("fingerprint", "ranked"), [("one", True), ("another", False), (None, True), ("", True)])
-def test_two_folders_are_told_apart_by_their_fingerprints(tested, fingerprint, ranked):
+@pytest.mark.parametrize(("recipe", "split"), [("folder.scratch", "validation"), ("digits.resnet20", "test")])
+def test_images_are_told_apart_by_their_fingerprints(tested, recipe, split, fingerprint, ranked):
     runs = read_runs(
-        [tested("a", 8.0, fingerprint="one"), tested("b", 9.0, fingerprint=fingerprint, label_smoothing=0.05)]
+        [
+            tested("a", 8.0, recipe=recipe, split=split, fingerprint="one"),
+            tested("b", 9.0, recipe=recipe, split=split, fingerprint=fingerprint, label_smoothing=0.05),
+        ]
     )
-    assert (verdict(runs) != NOT_THE_SAME_IMAGES) is ranked
+    assert (verdict(runs) == NOT_THE_SAME_IMAGES) is not ranked
     assert (to_the_first(runs)[1] == "+1.00") is ranked
+    assert PERHAPS_NOT not in verdict(runs)
+
+
+@pytest.mark.parametrize(
+    ("other", "ranked"),
+    [
+        ({"images": 50}, True),
+        ({"images": 49, "skipped": ["test/a/1.png"]}, True),
+        ({"images": None}, True),
+        ({"images": 49}, False),
+    ],
+)
+def test_a_change_in_a_folder_leaves_in_doubt_whether_its_test_images_are_the_same(tested, other, ranked):
+    """Another share held out gives the folder another fingerprint, and so does another test image."""
+    held_out = dataset("folder.scratch", validation_fraction=0.2)
+    runs = read_runs(
+        [tested("a", 8.0, fingerprint="one"), tested("b", 9.0, fingerprint="another", dataset=held_out, **other)]
+    )
+    for both in (runs, runs[::-1]):
+        assert verdict(both) == (
+            "a has the lowest test error, 8.00 %, 1.00 points below b. One run each: a difference between seeds can be "
+            f"as large. {PERHAPS_NOT}"
+            if ranked
+            else NOT_THE_SAME_IMAGES
+        )
+    assert (to_the_first(runs)[1] == "+1.00") is ranked
+
+
+def test_seeds_between_which_a_training_image_was_taken_out_are_averaged(tested):
+    runs = read_runs(
+        [tested("seed0", 8.0, seed=0, fingerprint="all"), tested("seed1", 9.0, seed=1, fingerprint="without one")]
+    )
+    assert verdict(runs) == (
+        "The specs differ in the seed alone: test error 8.50 % on average, 8.00 to 9.00 %, standard deviation 0.71 "
+        f"points. {PERHAPS_NOT}"
+    )
+
+
+@pytest.mark.parametrize(("split", "end"), [("validation", NOT_THE_SAME_IMAGES), ("test", PERHAPS_NOT)])
+@pytest.mark.parametrize("field", ["seed", "label_smoothing"])
+def test_the_order_of_the_runs_does_not_decide_whether_they_are_ranked(tested, split, end, field):
+    """A run without a fingerprint agrees with two runs that do not agree with one another."""
+    values = (0, 1, 2) if field == "seed" else (0.0, 0.05, 0.1)
+    runs = read_runs(
+        [
+            tested(name, error, split=split, fingerprint=fingerprint, **{field: value})
+            for (name, error, fingerprint), value in zip(
+                [("a", 7.0, None), ("b", 8.0, "one"), ("c", 9.0, "two")], values, strict=True
+            )
+        ]
+    )
+    verdicts = {verdict(order) for order in itertools.permutations(runs)}
+    assert len(verdicts) == 1
+    assert verdicts.pop().endswith(end)
+
+
+def test_seeds_over_different_images_are_in_no_mean_together(tested):
+    """The first of the group has no fingerprint, so both of the others agree with it."""
+    runs = read_runs(
+        [
+            tested(f"seed{seed}", 8.0 + seed, seed=seed, split="validation", fingerprint=fingerprint)
+            for seed, fingerprint in enumerate((None, "one", "two", "one"))
+        ]
+    )
+    assert [row[0] for row in seeds_table(runs).rows] == ["seed0, seed1 and seed3", "seed2"]
 
 
 def test_the_size_at_which_images_are_seen_does_not_matter(tested):

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import statistics
 from dataclasses import dataclass
+from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 from resnets.report.figure import Table
 from resnets.report.prose import net_name, sizes
 from resnets.report.text import NOTHING, count, listed, percent, points, printable
 from resnets.specs import io
+from resnets.specs.data import ImageFolder
 from resnets.specs.errors import counted
 
 if TYPE_CHECKING:
@@ -70,7 +72,10 @@ def results_table(runs: Sequence[RunRecord]) -> Table:
 
 
 def same_images(first: RunRecord, other: RunRecord) -> bool:
-    """Return whether the errors that two runs are judged by are over the same images, as far as their files tell."""
+    """Return whether the errors that two runs are judged by are over the same images, as far as their files tell.
+
+    Two runs on folders whose images differ, but perhaps in splits that were not tested, count as tested on the same.
+    """
     ours, theirs = error_of(first), error_of(other)
     if ours is None or theirs is None or ours.split != theirs.split:
         return False
@@ -79,15 +84,34 @@ def same_images(first: RunRecord, other: RunRecord) -> bool:
         {name: value for name, value in io.to_json(run.spec.dataset).items() if name not in ignored}
         for run in (first, other)
     )
-    # A spec does not name its folder; the fingerprint tells two folders apart, where a model or a test has left it.
-    known = first.fingerprint and other.fingerprint
-    return one == another and (not known or first.fingerprint == other.fingerprint)
+    if one != another:
+        return False
+    if not _fingerprints_differ(first, other):
+        return True
+    # A folder has one fingerprint for all its splits. Another share held out for validation, or a training image that
+    # was removed, gives another one and leaves the test images as they are; their number is all that is left to check.
+    known_sizes = {size for end in (ours, theirs) if (size := _split_size(end)) is not None}
+    return ours.split == "test" and isinstance(first.spec.dataset, ImageFolder) and len(known_sizes) < 2
+
+
+def _fingerprints_differ(first: RunRecord, other: RunRecord) -> bool:
+    """Return whether two runs are known to have been given different images: a spec does not name its folder.
+
+    A run whose files leave no fingerprint differs from none.
+    """
+    return bool(first.fingerprint and other.fingerprint) and first.fingerprint != other.fingerprint
+
+
+def _split_size(tested: Evaluation) -> int | None:
+    """Return the number of images of the split, readable or not; None where the log does not say."""
+    return None if tested.images is None else tested.images + tested.skipped
 
 
 def verdict(runs: Sequence[RunRecord]) -> str:
     """Return what the errors say: which runs have the lowest, and by how much; of several seeds, on mean and spread.
 
-    Runs whose specs are equal but for the seed count as one net with their mean.
+    Runs whose specs are equal but for the seed count as one net with their mean. Where it cannot be told whether the
+    test images of folders are the same, a sentence says so.
     """
     tested = [run for run in runs if error_of(run) is not None]
     if not tested:
@@ -99,15 +123,22 @@ def verdict(runs: Sequence[RunRecord]) -> str:
     if len(tested) == 1:
         (group,) = _groups(tested)
         return f"Only {group.name} has an error so far, {group.mean:.2f} % ({group.split}): nothing to compare it with."
-    if not all(same_images(tested[0], run) for run in tested[1:]):
+    pairs = list(combinations(tested, 2))
+    # Every pair: two runs may each agree with a third that has no fingerprint, and not with one another.
+    if not all(same_images(first, other) for first, other in pairs):
         what = "images" if len({group.split for group in _groups(tested)}) == 1 else "split"
         return f"The runs were not tested on the same {what}, so their errors do not compare.{rest}"
+    if any(_fingerprints_differ(first, other) for first, other in pairs):
+        rest = (
+            " The runs differ in the images of at least one split: if that is the test split, which cannot be told, "
+            f"their errors do not compare.{rest}"
+        )
     groups = _groups(tested)
     if len(groups) == 1:
         (group,) = groups
         assert group.spread is not None
         return (
-            f"The runs differ in the seed alone: {group.split} error {group.mean:.2f} % on average, "
+            f"The specs differ in the seed alone: {group.split} error {group.mean:.2f} % on average, "
             f"{min(group.errors):.2f} to {max(group.errors):.2f} %, standard deviation {group.spread:.2f} points.{rest}"
         )
     return f"{_lowest(groups)}{rest}"
@@ -156,7 +187,7 @@ def seeds_table(runs: Sequence[RunRecord]) -> Table | None:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Group:
-    """Runs that differ in the seed alone, tested on the same images; or one."""
+    """Runs whose specs differ in the seed alone, tested on the same images as far as is known; or one."""
 
     runs: tuple[RunRecord, ...]
     split: str
@@ -183,7 +214,7 @@ class _Group:
 
 
 def _groups(tested: Sequence[RunRecord]) -> list[_Group]:
-    """Return the runs that have an error, those together that differ in the seed alone, in order of appearance."""
+    """Return the runs that have an error, together where the specs differ in the seed alone, in their order."""
     found: list[list[RunRecord]] = []
     for run in tested:
         for group in found:
@@ -201,13 +232,13 @@ def _groups(tested: Sequence[RunRecord]) -> list[_Group]:
 
 
 def _is_another_seed(run: RunRecord, group: Sequence[RunRecord]) -> bool:
-    """Return whether a run differs from those of a group in the seed alone, and has come as far."""
+    """Return whether the spec of a run differs from those of a group in the seed alone, and it has come as far."""
     first = group[0]
     # A seed that is there already is a repetition, which says nothing about seeds.
     if run.spec.seed in {other.spec.seed for other in group} or _seedless(run) != _seedless(first):
         return False
     as_far = run.finished == first.finished and (run.finished or run.steps_done == first.steps_done)
-    return as_far and same_images(first, run)
+    return as_far and all(same_images(other, run) for other in group)
 
 
 def _seedless(run: RunRecord) -> dict[str, Any]:
