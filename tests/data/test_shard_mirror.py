@@ -103,12 +103,18 @@ def test_a_server_that_is_out_of_reach_at_the_second_start_is_not_needed(server,
     expected = read_all(open_folder(ImageFolder(), root).splits["train"])
     asked.clear()
 
-    def unreachable(_, **__):
-        raise DownloadError("nobody answers.")
+    def unreachable(address, **_):
+        asked.append(address)
+        raise DownloadError("nobody answers.", out_of_reach="timed out")
 
     monkeypatch.setattr(shard_mirror, "read_url", unreachable)
-    assert mirror(f"{url}/") == root
-    assert f"nobody answers. Going on with what was fetched from it before, in {root}." in capfd.readouterr().err
+    monkeypatch.setattr(shard_mirror, "_out_of_reach", set())
+    capfd.readouterr()
+    for _ in range(3):
+        assert mirror(f"{url}/") == root
+    said = f"{url} is out of reach (timed out): going on with what was fetched before, in {root}.\n"
+    assert capfd.readouterr().err == said
+    assert asked.pop() == f"{url}/{DESCRIPTION}"
     assert read_all(open_folder(ImageFolder(), root).splits["train"]) == expected
     assert not asked
     with pytest.raises(DataError, match="nobody answers"):
@@ -118,12 +124,13 @@ def test_a_server_that_is_out_of_reach_at_the_second_start_is_not_needed(server,
         mirror(url)
 
 
-def test_a_server_that_has_the_shards_no_more_is_not_replaced_by_what_was_fetched(server, monkeypatch):
+@pytest.mark.parametrize("status", [404, None])
+def test_a_server_that_has_the_shards_no_more_is_not_replaced_by_what_was_fetched(server, monkeypatch, status):
     url, _ = server
     mirror(url)
 
     def gone(_, **__):
-        raise DownloadError("gone.", 404)
+        raise DownloadError("gone.", status)
 
     monkeypatch.setattr(shard_mirror, "read_url", gone)
     with pytest.raises(DataError, match="gone"):

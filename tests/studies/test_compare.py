@@ -225,14 +225,16 @@ def test_a_run_whose_spec_does_not_say_all_about_it_is_trained(tmp_path):
 
     class Everything:
         def exactly(self, spec):
-            return FoundRun(path=tmp_path / "run", spec=spec, log=RunLog())
+            return [FoundRun(path=tmp_path / name, spec=spec, log=RunLog()) for name in ("0", "1", "2")]
 
-    (tmp_path / "run" / "model").mkdir(parents=True)
-    (tmp_path / "run" / "model" / "config.json").write_text(
-        json.dumps({"format_version": 1, "model": {}, "dataset_fingerprint": "1" * 64})
-    )
-    assert finished_elsewhere(A, Everything(), tmp_path / "new", "1" * 64) is not None
-    assert finished_elsewhere(A, Everything(), tmp_path / "new", "2" * 64) is None
+    for name in ("1", "2"):
+        (tmp_path / name / "model").mkdir(parents=True)
+        (tmp_path / name / "model" / "config.json").write_text(
+            json.dumps({"format_version": 1, "model": {}, "dataset_fingerprint": name * 64})
+        )
+    for name in ("1", "2"):
+        assert finished_elsewhere(A, Everything(), tmp_path / "new", name * 64).path == tmp_path / name
+    assert finished_elsewhere(A, Everything(), tmp_path / "new", "3" * 64) is None
     for other in (
         dataclasses.replace(
             A, model=Mine(block="basic", blocks=(1,), widths=(8,), stem="3x3", shortcut="A")

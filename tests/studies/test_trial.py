@@ -91,6 +91,8 @@ def measured(*, read=1e4, again=1e6, decode=1e4, load=None, model=1e4, transfer=
         ({"read": 100, "cached": True}, "model"),
         ({"again": 100, "cached": True}, "disk"),
         ({"load": 100, "decode": None}, "batches"),
+        ({"load": 1000, "decode": 1e4, "read": 1e6, "transfer": 1e5}, "batches"),
+        ({"load": 1000, "decode": 1e4, "read": 1e6, "device": "cpu"}, "decode"),
     ],
 )
 def test_the_stage_that_limits_is_the_slowest(rates, limit):

@@ -16,6 +16,7 @@ import resnets
 from resnets.data.loader import FileBatches
 from resnets.engine import loop
 from resnets.engine.checkpoint import checkpoints, latest_checkpoint, load_checkpoint
+from resnets.engine.distributed import Distributed
 from resnets.specs.catalogue import model_spec
 from resnets.specs.errors import DataError, InterruptedRunError, ModelError, RunError, SpecError, TrainingError
 from resnets.specs.optim import ErrorWarmup, Plateau
@@ -283,6 +284,13 @@ def test_images_that_changed_are_noticed_on_resume(photos, photos_spec, tmp_path
     (photos / "train" / "red" / "0.png").unlink()
     with pytest.raises(ModelError, match="other images"):
         resnets.train(photos_spec, data=photos, run=tmp_path / "run", machine=QUICK, quiet=True)
+
+
+def test_processes_that_do_not_see_the_same_images_do_not_train_together(digits_spec, tmp_path, monkeypatch):
+    monkeypatch.setattr(Distributed, "gather", lambda ranks, items: [*items, "those of another process"])
+    with pytest.raises(DataError, match="do not see the same images in digits"):
+        resnets.train(digits_spec, run=tmp_path / "run", machine=QUICK, quiet=True)
+    assert not (tmp_path / "run").exists()
 
 
 def test_images_that_changed_are_noticed_after_the_end(photos, photos_spec, tmp_path):

@@ -108,11 +108,11 @@ class FoundRuns:
         runs = [run for run in self._runs(spec) if run.log.ended]
         return min(runs, key=lambda run: (run.spec.precision != spec.precision, not run.has_weights), default=None)
 
-    def exactly(self, spec: TrainSpec) -> FoundRun | None:
-        """Return a finished run of this very spec, precision and evaluations included, with its model folder; or None."""
+    def exactly(self, spec: TrainSpec) -> list[FoundRun]:
+        """Return the finished runs of this very spec, precision and evaluations included, that have a model folder."""
         wanted = spec_hash(spec)
         runs = (run for run in self._runs(spec) if run.log.ended and run.has_weights)
-        return next((run for run in runs if spec_hash(run.spec) == wanted), None)
+        return [run for run in runs if spec_hash(run.spec) == wanted]
 
     def unfinished(self, spec: TrainSpec) -> list[FoundRun]:
         """Return the runs of this spec that are not finished: those in its precision before others, the furthest first.

@@ -98,7 +98,7 @@ def _stages(measured: Measured) -> Iterator[tuple[str, Rate, bool]]:
     if measured.decode_one is not None and measured.decode is not None:
         yield "decode and crop, 1 core", measured.decode_one, False
         yield f"decode and crop, {who}", measured.decode, limit == "decode"
-        yield f"loader: read and decode, {who}", measured.load, False
+        yield f"loader: read and decode, {who}", measured.load, limit == "batches"
     else:
         yield "crop and normalise", measured.load, limit == "batches"
     if measured.transfer is not None:

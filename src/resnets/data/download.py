@@ -36,10 +36,11 @@ _TRANSIENT_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
 class DownloadError(DataError):
     """A server did not give what was asked for."""
 
-    def __init__(self, message: str, status: int | None = None) -> None:
-        """Keep `status`, with which the server refused; None where it cannot be reached or is out of order."""
+    def __init__(self, message: str, status: int | None = None, *, out_of_reach: str = "") -> None:
+        """Keep `status`, with which the server refused, or why it is `out_of_reach`, perhaps for a while only."""
         super().__init__(message)
         self.status = status
+        self.out_of_reach = out_of_reach
 
 
 class _TransientError(Exception):
@@ -364,7 +365,8 @@ def _fetch_all(
             if failures >= attempts:
                 raise DownloadError(
                     f"{url} cannot be downloaded: {error} ({attempts} attempts). "
-                    "Run the command again: it goes on where it stopped."
+                    "Run the command again: it goes on where it stopped.",
+                    out_of_reach=str(error),
                 ) from error
             time.sleep(wait_s * 2 ** max(0, failures - 1))
 

@@ -40,6 +40,8 @@ LIMIT_VARIABLE = "RESNETS_SHARD_CACHE_GB"
 # With the waits between them, a server may be out of order for two minutes.
 _ATTEMPTS = 8
 
+# A process asks once, so that all runs of a study have the same images.
+_out_of_reach: set[str] = set()
 _may_fetch: ContextVar[bool] = ContextVar("_may_fetch", default=True)
 
 
@@ -57,13 +59,17 @@ def mirror(url: str) -> Path:
         DataError: there is no index, it is damaged, or the folder cannot be written.
     """
     url = _without_file(url)
+    if url in _out_of_reach and (kept := _last_mirror(url)) is not None:
+        return kept
     try:
         content = read_url(f"{url}/{DESCRIPTION}", limit_bytes=MAX_DESCRIPTION_BYTES)
     except DownloadError as error:
-        kept = _last_mirror(url) if error.status is None else None
+        kept = _last_mirror(url) if error.out_of_reach else None
         if kept is not None:
             _limit_bytes()
-            print(in_line(f"{error} Going on with what was fetched from it before, in {kept}."), file=sys.stderr)
+            _out_of_reach.add(url)
+            text = f"{url} is out of reach ({error.out_of_reach}): going on with what was fetched before, in {kept}."
+            print(in_line(text), file=sys.stderr)
             return kept
         raise DataError(
             f"{error} --data takes the address of a folder of shards, with {DESCRIPTION} in it; `resnets prepare` makes one."

@@ -93,9 +93,9 @@ def compare(
     """
     specs = {"a": _seedless(a), "b": _seedless(b)}
     _check(specs, seeds, first_seed, data)
-    fingerprint = _fingerprint(specs, data, data_root)
     folder = StudyFolder(Path(run) if run is not None else default_folder(specs["a"], specs["b"], data), specs)
     folder.check_same()
+    fingerprint = _fingerprint(specs, data, data_root)
     study = _Study(
         folder=folder,
         fingerprint=fingerprint,

@@ -91,6 +91,9 @@ class Measured:
         is_near = self.transfer is not None and load >= self.transfer.images_per_second / _ABOUT_EVEN
         if is_near and self.on_host > _ABOUT_EVEN * load:
             return "transfer"
+        # On the CPU, what is loaded is what was decoded; beside it, batches are made of it on the device.
+        if self.device != "cpu" and self.on_host > _ABOUT_EVEN * load:
+            return "batches"
         if self.reading is not None and self.reading.images_per_second < self.decode.images_per_second:
             return "disk"
         return "decode"
@@ -376,6 +379,12 @@ def _headline(measured: Measured) -> str:
                 f"decode {figure(measured.on_host)}, and the model could train on {model}."
             )
         case "batches":
+            if measured.decode is not None:
+                return (
+                    f"Preparing the batches limits: {load} images/s are ready on the device, normalised and varied; "
+                    f"{by(measured.workers)} could read and decode {figure(measured.on_host)}, and the model could "
+                    f"train on {model}."
+                )
             return (
                 f"Preparing the batches limits: {load} images/s are cropped and mirrored; the model could train on "
                 f"{model}, {times}."

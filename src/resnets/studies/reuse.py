@@ -28,14 +28,15 @@ def finished_elsewhere(spec: TrainSpec, found: FoundRuns, own: Path, fingerprint
         return None
     if _has_own_code(io.to_json(spec)):
         return None
-    run = found.exactly(spec)
-    if run is None or run.path.resolve().is_relative_to(own.resolve()):
-        return None
+    others = (run for run in found.exactly(spec) if not run.path.resolve().is_relative_to(own.resolve()))
+    return next((run for run in others if _fingerprint_of(run) == fingerprint), None)
+
+
+def _fingerprint_of(run: FoundRun) -> Any:
     try:
-        stored = read_config(run.path / "model" / "config.json").get("dataset_fingerprint")
+        return read_config(run.path / "model" / "config.json").get("dataset_fingerprint")
     except ModelError:
         return None
-    return run if stored == fingerprint else None
 
 
 def _has_own_code(value: Any) -> bool:

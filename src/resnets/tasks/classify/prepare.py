@@ -20,7 +20,7 @@ from resnets.engine.progress import counting
 from resnets.models.build import build
 from resnets.specs.catalogue import model_name
 from resnets.specs.data import ImageFolder, Mix, ScaleCrop
-from resnets.specs.errors import SpecError, counted
+from resnets.specs.errors import DataError, SpecError, counted
 from resnets.specs.finetune import GivenWeights
 from resnets.specs.optim import Plateau
 from resnets.tasks.classify.adopt import adopt, adopt_size, channel_means, check_normalisation
@@ -115,6 +115,11 @@ def prepare(
     directory.saved_spec()
     with ranks.first_goes_ahead():
         dataset = open_dataset(spec.dataset, root)
+    if len(set(ranks.gather([dataset.fingerprint]))) > 1:
+        raise DataError(
+            f"The processes of this run do not see the same images in {dataset.name}: files or classes differ. Give all "
+            "of them the same data."
+        )
     given = _given_weights(spec, directory, ranks)
     spec = _adopt(spec, given, directory)
     spec, notes = _fit_to_data(spec, dataset, ranks.world_size)
