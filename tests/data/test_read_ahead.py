@@ -1,6 +1,7 @@
 """Worker processes that read ahead end with the process that asked them to, however that ends."""
 
 import functools
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -13,6 +14,10 @@ from torch.utils.data import Dataset
 
 from resnets.data import read_ahead
 from resnets.specs.errors import ResnetsError
+
+forked = pytest.mark.skipif(
+    multiprocessing.get_start_method() != "fork", reason="the classes of tests reach workers that are forked"
+)
 
 PROGRAM = """
 import sys
@@ -44,35 +49,77 @@ def test_workers_end_with_a_killed_parent_though_they_hold_more_than_can_be_sent
 
 
 class Items(Dataset):
-    """The second of three takes long, or ends its process."""
+    """Some items take long, or end their process."""
 
-    def __init__(self, second):
-        self.second = second
+    def __init__(self, odd, folder=""):
+        self.odd = odd
+        self.folder = folder
 
     def __getitem__(self, number):
-        if number == 1:
-            self.second()
+        if number in self.odd:
+            self.odd[number]()
         return number
 
     def paths(self, number):
-        return [f"{number}/{letter}.jpg" for letter in "abcdefg"]
+        return [f"{self.folder}{number}/{letter}.jpg" for letter in "abcdefg"]
 
 
-def items(second):
-    return read_ahead.read_ahead(Items(second), range(3), workers=1, device=torch.device("cpu"))
+def items(odd, *, count=3, workers=1, folder=""):
+    return read_ahead.read_ahead(Items(odd, folder), range(count), workers=workers, device=torch.device("cpu"))
 
 
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def refusal_of(taken, monkeypatch):
+    monkeypatch.setattr(read_ahead, "_SECONDS_BETWEEN_LOOKS", 0.1)
+    with pytest.raises(ResnetsError) as refused:
+        list(taken)
+    return str(refused.value)
+
+
+@forked
 def test_a_wait_of_minutes_is_said_once_with_the_images_that_are_waited_for(monkeypatch, capfd):
     monkeypatch.setattr(read_ahead, "_SECONDS_BETWEEN_LOOKS", 0.1)
-    monkeypatch.setattr(read_ahead, "_SECONDS_OF_SILENCE", 1.0)
-    assert list(items(functools.partial(time.sleep, 2))) == [0, 1, 2]
+    taken = items({1: functools.partial(time.sleep, 2)})
+    assert next(taken) == 0  # the start of the process is no part of the wait
+    monkeypatch.setattr(read_ahead, "_SECONDS_OF_SILENCE", 0.5)
+    assert list(taken) == [1, 2]
     said = capfd.readouterr().err
     assert said.startswith("No images for 1 minute, those waited for being 1/a.jpg, 1/b.jpg,")
     assert said.count("\n") == 1
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
-def test_the_images_that_were_due_when_a_worker_died_are_named(monkeypatch):
-    monkeypatch.setattr(read_ahead, "_SECONDS_BETWEEN_LOOKS", 0.1)
-    with pytest.raises(ResnetsError, match=r"one of 1/a\.jpg, .* and 2 more: `resnets check-data DATA --quarantine`"):
-        list(items(lambda: os.kill(os.getpid(), signal.SIGKILL)))
+@forked
+def test_the_images_that_a_worker_was_asked_for_when_it_died_are_named(monkeypatch):
+    refusal = refusal_of(items({1: die}, count=2), monkeypatch)
+    assert "an image kills it, one of 1/a.jpg, 1/b.jpg, 1/c.jpg, 1/d.jpg, 1/e.jpg and 2 more" in refusal
+    assert "`resnets check-data DATA --quarantine` may find it" in refusal
+
+
+@forked
+def test_the_images_of_the_workers_that_live_are_not_named(monkeypatch):
+    slow = functools.partial(time.sleep, 1)  # the one that is waited for
+    refusal = refusal_of(items({0: slow, 1: die}, workers=2), monkeypatch)
+    assert "one of 1/a.jpg, 1/b.jpg, 1/c.jpg, 1/d.jpg, 1/e.jpg and 2 more" in refusal
+
+
+@forked
+@pytest.mark.parametrize("notes", [{}, {1: "another form"}, None])
+def test_no_images_are_named_where_torch_keeps_other_notes(monkeypatch, notes):
+    tell = read_ahead._Processes.paths_of_the_dead
+
+    def tell_of_others(processes):
+        processes._task_info = notes
+        return tell(processes)
+
+    monkeypatch.setattr(read_ahead._Processes, "paths_of_the_dead", tell_of_others)
+    assert "an image kills it. `resnets check-data" in refusal_of(items({1: die}, count=2), monkeypatch)
+
+
+@forked
+def test_the_check_of_a_folder_is_not_proposed_for_an_address(monkeypatch):
+    refusal = refusal_of(items({1: die}, folder="https://server/photos/"), monkeypatch)
+    assert "one of https://server/photos/1/a.jpg" in refusal
+    assert "check-data" not in refusal

@@ -214,3 +214,9 @@ def test_an_image_of_another_size_than_its_header_says_is_not_mixed_in(split):
         for row, index in enumerate(group.indices.tolist()):
             for size, alone in zip(group.sizes, expected[index], strict=True):
                 np.testing.assert_array_equal(size[row].numpy(), alone)
+
+
+def test_messages_name_the_images_of_a_batch(split):
+    files = ViewFiles(split, preprocessor_for(28, 24), TenCrop(), [np.array([2, 0]), np.array([6])])
+    assert files.paths(0) == [str(paths_of(split)[2]), str(paths_of(split)[0])]
+    assert files.paths(1) == [str(paths_of(split)[6])]

@@ -29,6 +29,7 @@ from torch.utils.data import Dataset as TorchDataset
 from torch.utils.data.dataloader import _BaseDataLoaderIter, _MultiProcessingDataLoaderIter
 
 from resnets.data.listing import listed
+from resnets.data.shard_mirror import is_url
 from resnets.data.splits import Skipped
 from resnets.specs.errors import ResnetsError, UserError, counted
 from resnets.specs.visible import in_line
@@ -83,8 +84,8 @@ def read_ahead(
     """Yield `dataset[number]` for each of `numbers`, in this order, read ahead by worker processes (0: none).
 
     The processes start with the first item, and end when the generator is closed or used up, or with the program.
-    Where `dataset` has a method `paths(number)`, as `PixelFiles` have, messages name the images of an item that does not
-    come: one on stderr after minutes without any, and that of the error.
+    Where `dataset` has a method `paths(number)`, as `PixelFiles` have, messages name images: one on stderr, after minutes
+    without any, those that are waited for; that of a death those that the dead process was asked for.
 
     Raises:
         ResnetsError: A worker process died.
@@ -149,7 +150,7 @@ class _Due:
         self.numbers.popleft()
 
     def paths(self) -> Sequence[str]:
-        """Return the images of the oldest."""
+        """Return the images of the oldest, which is waited for."""
         return self.dataset.paths(self.numbers[0]) if self.numbers else ()
 
 
@@ -184,6 +185,21 @@ class _Processes(_MultiProcessingDataLoaderIter):
             print(in_line(text), file=sys.stderr, flush=True)
         self._silent_seconds = silent_seconds
         return tried
+
+    def paths_of_the_dead(self) -> list[str]:
+        """Return the images that processes which have died were asked for; none where torch's notes do not tell.
+
+        Those waited for may be another's, which is only slow. Which item a process died of is not known: the one before
+        it may be done, but not sent.
+        """
+        try:
+            # torch numbers what it asks for, and keeps (worker,) until it comes, then (worker, item) until it is due.
+            asked = dict(zip(sorted(self._task_info), self._due.numbers, strict=True))
+            dead = {number for number, worker in enumerate(self._workers) if not worker.is_alive()}
+            lost = [asked[task] for task, (worker, *came) in self._task_info.items() if not came and worker in dead]
+        except (AttributeError, TypeError, ValueError):
+            return []
+        return [path for number in lost for path in self._due.dataset.paths(number)]
 
 
 def _loader(
@@ -275,8 +291,8 @@ def _received(loader: _Loader[T | _Refusal]) -> Generator[T, None, None]:
                 raise item.error
             yield item
     except (RuntimeError, OSError, EOFError) as error:
-        if loader.num_workers and _tells_of_death(error):
-            raise _worker_death(error, loader.num_workers, loader.due.paths()) from error
+        if isinstance(decoded, _Processes) and _tells_of_death(error):
+            raise _worker_death(error, loader.num_workers, decoded.paths_of_the_dead()) from error
         raise
     finally:
         # torch does this when the iterator is collected. That is late where an error still refers to it, and as part
@@ -355,9 +371,11 @@ def _no_room(number_of_bytes: int, workers: int) -> ResnetsError:
 
 def _worker_death(error: RuntimeError | OSError | EOFError, workers: int, paths: Sequence[str]) -> ResnetsError:
     reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+    # "May": the check decodes with Pillow alone, and photographs at a smaller size. It takes no address.
+    search = " `resnets check-data DATA --quarantine` may find it, and then has it left out."
     return ResnetsError(
         f"a process that reads images died ({reason}), most often because memory or /dev/shm is full. "
         f"Choose fewer than --workers {workers} (0 reads in the run's own process) and run again. If it dies at the same "
-        f"place again, an image kills it{f', one of {listed(paths)}' if paths else ''}: `resnets check-data DATA "
-        "--quarantine` finds such images, and has them left out."
+        f"place again, an image kills it{f', one of {listed(paths)}' if paths else ''}."
+        f"{'' if any(map(is_url, paths)) else search}"
     )

@@ -78,6 +78,10 @@ class ViewFiles(TorchDataset[DecodedViews]):
             groups.setdefault(tuple(one.shape for one in seen), []).append((index, seen))
         return DecodedViews(tuple(map(self._stacked, groups.values())), tuple(skipped))
 
+    def paths(self, number: int) -> list[str]:
+        """Return the images of batch `number`, for messages."""
+        return [self._split.images.path(index) for index in self._batches[number].tolist()]
+
     def _stacked(self, images: list[tuple[int, list[np.ndarray]]]) -> Views:
         indices = np.array([index for index, _ in images], dtype=np.int64)
         sizes = zip(*(seen for _, seen in images), strict=True)
