@@ -5,7 +5,6 @@ import multiprocessing
 import os
 import shutil
 import signal
-import sys
 
 import numpy as np
 import pytest
@@ -137,6 +136,44 @@ def test_a_few_files_that_are_lost_are_left_out_by_name(folder, tmp_path):
     assert index.left_out == dict.fromkeys(lost, "there is no such file")
 
 
+def with_a_lost_class(folder, photos, name):
+    """Return a listing with more than 40 validation images of a class, and their names; their files are not there."""
+    shutil.copytree(folder, photos)
+    for number in range(45):
+        (photos / "val" / name / f"{number}.jpg").write_bytes(b"content")
+    listing = list_folder(photos)
+    files = list((photos / "val" / name).iterdir())
+    for file in files:
+        file.unlink()
+    return listing, [f"val/{name}/{file.name}" for file in files]
+
+
+@pytest.mark.parametrize("name", ["cat", "dog"])  # with nothing before them in the split, and with something
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_class_of_which_no_file_can_be_read_is_left_out_by_name(folder, tmp_path, name, workers):
+    listing, lost = with_a_lost_class(folder, tmp_path / "photos", name)
+    for _ in range(2):  # the finished set is read again
+        index = prepare(listing, tmp_path / "shards", Form(), workers=workers).index
+        assert index is not None
+        assert index.left_out == dict.fromkeys(lost, "there is no such file")
+        assert index.splits["validation"] == {"cat": 3, "dog": 3} | {name: 0}
+
+
+@pytest.mark.parametrize("name", ["cat", "dog"])
+def test_data_that_goes_away_behind_a_class_that_cannot_be_read_is_missed(folder, tmp_path, name):
+    photos = tmp_path / "photos"
+    listing, lost = with_a_lost_class(folder, photos, name)
+
+    def on_images(done, _):
+        if done == 40 + 3 * (name == "dog") + 22 and photos.exists():  # behind the first look
+            photos.rename(tmp_path / "away")
+
+    assert len(lost) > 40
+    with pytest.raises(DataError, match=r"The last 40 images could not be read.* run the same command again"):
+        prepare(listing, tmp_path / "shards", Form(), on_images=on_images)
+    assert not (tmp_path / "shards" / DESCRIPTION).exists()
+
+
 def test_what_killed_processes_left_is_removed(folder, tmp_path):
     prepare(list_folder(folder), tmp_path / "whole", RAW, shard_bytes=9_000)
     shards = tmp_path / "shards"
@@ -151,7 +188,7 @@ def test_what_killed_processes_left_is_removed(folder, tmp_path):
         assert {path.name for path in shards.iterdir()} == {"mine.part", *digests(tmp_path / "whole")}
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+@pytest.mark.skipif(multiprocessing.get_start_method() != "fork", reason="patches reach workers that are forked")
 def test_images_that_end_a_process_are_named(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(read_ahead, "_SECONDS_BETWEEN_LOOKS", 0.1)
     fatal = (folder / "train/dog/4.png").read_bytes()
@@ -162,7 +199,7 @@ def test_images_that_end_a_process_are_named(folder, tmp_path, monkeypatch):
             os.kill(os.getpid(), signal.SIGKILL)
         return read_image(content)
 
-    monkeypatch.setattr(shard_forms, "_SMALL_IMAGES_A_CHUNK", 4)
+    monkeypatch.setattr(shard_forms, "_SMALL_IMAGES_A_CHUNK", 2)
     monkeypatch.setattr(shard_forms, "read_image", read)
     with pytest.raises(ResnetsError, match=r"one of .*/train/dog/4\.png.*check-data DATA --quarantine"):
         prepare(list_folder(folder), tmp_path / "shards", RAW, workers=1)

@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from resnets.data.listing import Listing
 
 UNREADABLE_IN_A_ROW = 20
-"""Images one after the other whose files cannot be read, after which the data is taken to be gone."""
+"""Images one after the other whose files cannot be read, after which others show whether the data is gone."""
 
 _BLOCK = tarfile.BLOCKSIZE
 _CLASSES = "classes.txt"
@@ -80,7 +80,8 @@ def prepare(
     """Write the images of `listing` to shards in `destination`, which becomes a set when all of them are there.
 
     An image that cannot be decoded is named in the index, in any form but "as-is", which copies the bytes of every file.
-    So is one whose file cannot be read, unless many cannot: that ends the preparation, and none of them is noted.
+    So is one whose file cannot be read, as long as others can. Where those cannot be read any more either, the data is
+    gone: that ends the preparation, and none of them is noted.
 
     Args:
         listing: the images.
@@ -189,6 +190,8 @@ class _Writer:
         self._digits = len(str(max(1, len(numbers) - 1)))
         self._shard_bytes = shard_bytes
         self._part: Path | None = None
+        self._numbers = numbers
+        self._added = 0
         self._unreadable = 0
         self._last_read: int | None = None
         self._begin()
@@ -208,13 +211,14 @@ class _Writer:
         """Write an image, or note why it is left out.
 
         Raises:
-            DataError: so many could not be read that the data is gone.
+            DataError: many one after the other could not be read, and no other can.
         """
+        self._added += 1
         if outcome.unreadable:
             self._unreadable += 1
             self._last_reason = f"{self._split.images.path(number)}: {outcome.reason}"
-            if self._unreadable == UNREADABLE_IN_A_ROW:
-                raise self._gone()
+            if self._unreadable % UNREADABLE_IN_A_ROW == 0:
+                self._check_others(state)
         else:
             self._unreadable = 0
             self._last_read = number
@@ -239,22 +243,42 @@ class _Writer:
         Raises:
             DataError: one that could be read before them cannot be read any more, or none could.
         """
-        if not self._unreadable:
-            return
-        before = [int(shard.numbers[-1]) for shard in state.finished[self._split.name] if len(shard.numbers)]
-        number = self._last_read if self._last_read is not None else before[-1] if before else None
-        if number is None:
+        if self._unreadable:
+            self._check_others(state)
+
+    def _check_others(self, state: PreparationState) -> None:
+        """Look whether another image than the last ones can be read.
+
+        Raises:
+            DataError: none can.
+        """
+        if not any(map(self._can_be_read, self._others(state))):
             raise self._gone()
+
+    def _others(self, state: PreparationState) -> list[int]:
+        """Return the last image of the split that could be read; where none could, some of those to come."""
+        if self._last_read is not None:
+            return [self._last_read]
+        before = [int(shard.numbers[-1]) for shard in state.finished[self._split.name] if len(shard.numbers)]
+        if before:
+            return before[-1:]
+        # The split may begin with a class of which no file can be read.
+        rest = self._numbers[state.position + self._added :]
+        places = np.linspace(0, len(rest) - 1, min(len(rest), UNREADABLE_IN_A_ROW), dtype=np.int64)
+        return rest[places].tolist()
+
+    def _can_be_read(self, number: int) -> bool:
         try:
             self._split.images.read(number, 1)
-        except ImageError as error:
-            raise self._gone() from error
+        except ImageError:
+            return False
+        return True
 
     def _gone(self) -> DataError:
         return DataError(
             f"The last {counted(self._unreadable, 'image')} could not be read; {self._last_reason}. Check that the data is "
             "still there and can be read, and run the same command again: what is finished stays. Images that are lost "
-            "for good are left out of new shards by `resnets check-data --quarantine`."
+            "for good are left out of shards in another folder by `resnets check-data --quarantine`."
         )
 
     def _write(self, name: str, content: bytes) -> None:
