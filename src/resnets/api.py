@@ -312,7 +312,8 @@ def evaluate(
 
     Returns:
         images, top1_error, top5_error (percent; None with five classes or fewer), loss, split, protocol, settings,
-        dataset, models (names of their variants), sources (what was given), weights, classes, per_class_errors, confusion (rows true, columns predicted), skipped, notes.
+        precision, recalibrate_images, dataset, models (names of their variants), sources (what was given), weights,
+        classes, per_class_errors, confusion (rows true, columns predicted), skipped, notes.
         Of several protocols, those fields that differ are in `protocols`, by name.
 
     Raises:
@@ -372,6 +373,8 @@ def evaluate(
         "weights": model_shares,
         "dataset": dataset.name,
         "split": split,
+        "precision": precision,
+        "recalibrate_images": recalibrate_images,
         "classes": list(stored[0].classes),
         "notes": notes,
     }

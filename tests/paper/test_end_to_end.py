@@ -130,6 +130,32 @@ def test_a_run_with_other_evaluations_goes_on_where_it_was(tmp_path, monkeypatch
     assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["mine"]
 
 
+def test_an_unfinished_run_elsewhere_ends_in_a_copy_with_the_weights_of_the_whole(tmp_path):
+    plan = digits("resnet8", steps=30)
+    machine = dataclasses.replace(MACHINE, keep_checkpoints=0)
+    api.train(plan.spec, run=tmp_path / "whole", machine=machine, quiet=True)
+    there = tmp_path / "results" / "half"
+    shutil.copytree(tmp_path / "whole", there)
+    # As it is after step 20.
+    shutil.rmtree(there / "model")
+    (there / "checkpoints" / "step-00000030.pt").unlink()
+    (there / "checkpoints" / "latest").write_text("step-00000020.pt\n")
+    log = there / "metrics.jsonl"
+    log.write_text("".join(line for line in log.read_text().splitlines(keepends=True) if '"final"' not in line))
+    before = {path: path.read_bytes() for path in there.rglob("*") if path.is_file()}
+    root = tmp_path / "runs"
+    where = Settings(run_root=root, roots=(tmp_path / "results",), machine=MACHINE, quiet=True, budget="cpu")
+    outcome = fill("tiny", planned(plan), where)
+    assert outcome.trained == 1
+    assert outcome.rows[0].runs[0].path == root / directory_name(plan.spec)
+    assert {path: path.read_bytes() for path in there.rglob("*") if path.is_file()} == before
+    theirs = torch.load(tmp_path / "whole" / "checkpoints" / "step-00000030.pt", weights_only=True)["model"]
+    ours = final_weights(root)
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    starts = json.loads((root / directory_name(plan.spec) / "env.json").read_text())["starts"]
+    assert [start["step"] for start in starts] == [0, 20]
+
+
 def test_a_checkpoint_that_is_damaged_is_the_reason_of_its_row(tmp_path):
     plan = digits("resnet8", steps=30)
     api.train(plan.spec, run=tmp_path / "mine", machine=MACHINE, quiet=True)

@@ -5,10 +5,14 @@ import json
 import os
 import signal
 import statistics
-from pathlib import Path
 
 import pytest
+import torch
 
+import resnets.paper
+from resnets.engine.state import SCHEMA_VERSION
+from resnets.paper import figure4
+from resnets.paper.core import cifar
 from resnets.paper.core.cifar import on_cpu
 from resnets.paper.core.execute import fill, reproduce, reproduce_each
 from resnets.paper.core.experiment import (
@@ -22,14 +26,14 @@ from resnets.paper.core.experiment import (
     Unavailable,
 )
 from resnets.paper.core.find import experiment
-from resnets.paper.core.listing import states
+from resnets.paper.core.listing import _count, states
 from resnets.paper.core.render import outcome_text
 from resnets.paper.core.verdict import AtLeast, AtMost, Report, Within
-from resnets.paper.core.workshop import Settings, directory_name
+from resnets.paper.core.workshop import Settings, Workshop, directory_name
 from resnets.recipes.find import recipe
 from resnets.specs import io
 from resnets.specs.data import Cifar
-from resnets.specs.errors import InterruptedRunError, ModelError, TrainingError
+from resnets.specs.errors import InterruptedRunError, ModelError, SpecError, TrainingError
 from resnets.specs.run import shorten
 
 
@@ -356,12 +360,19 @@ def test_a_net_that_cannot_be_trained_fails_the_claim_that_it_can(
     assert message in " ".join(outcome_text(outcome, 200).split())
 
 
-def begun(folder, spec, step):
+def begun(folder, spec, step, *, checkpoint=True):
     """Write a run that is at a step."""
     write_run(folder, spec, 50.0, path="begun")
     line = {"step": step, "split": "train", "loss": 1.0, "top1_error": 50.0}
     (folder / "begun" / "metrics.jsonl").write_text(json.dumps(line) + "\n")
+    if checkpoint:
+        (folder / "begun" / "checkpoints").mkdir()
+        torch.save({"schema_version": SCHEMA_VERSION}, folder / "begun" / "checkpoints" / f"step-{step:08d}.pt")
     return folder / "begun"
+
+
+def files(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 @pytest.fixture
@@ -388,33 +399,115 @@ def test_an_unfinished_run_below_the_run_root_goes_on_by_its_own_spec(tmp_path, 
     assert trained[1] == (plan.spec, tmp_path / directory_name(plan.spec))
 
 
-def test_an_unfinished_run_elsewhere_is_only_read_and_the_reason_says_what_to_copy(tmp_path, trained):
+@pytest.mark.parametrize(("own", "flags"), [("fp32", ""), ("bf16", " --precision bf16")])
+def test_an_unfinished_run_elsewhere_goes_on_in_a_copy_below_the_run_root(tmp_path, trained, own, flags):
     plan = PlannedRun(name="ResNet-8", spec=shorten(recipe("cifar10.resnet8"), 200))
-    there = begun(tmp_path / "results", plan.spec, 100)
+    own_spec = dataclasses.replace(plan.spec, precision=own, evaluate_every_steps=77)
+    there = begun(tmp_path / "results", own_spec, 100)
+    before = files(there)
     planned = experiment_of(ours=FromRuns(runs=(plan,), read=lambda run: 1.0), budget="full")
     root = tmp_path / "runs"
-    for budget in ("check", "full"):
-        (row,) = fill("mine", planned, Settings(run_root=root, roots=(tmp_path / "results",), budget=budget)).rows
-        assert row.reason == (f"{there} is at step 100 of 200; copy it below {root}, and --budget full goes on with it")
-    assert trained == []
-    # One of our own goes on, however far another is.
-    ours = begun(root, plan.spec, 50)
-    fill("mine", planned, Settings(run_root=root, roots=(tmp_path / "results",), budget="full"))
-    assert trained == [(plan.spec, ours)]
+
+    def outcome(**fields):
+        said = []
+        where = Settings(run_root=root, roots=(tmp_path / "results",), say=said.append, **fields)
+        return fill("mine", planned, where), said
+
+    filled, _ = outcome()
+    far = f"{there} is at step 100 of 200"
+    assert filled.rows[0].reason == f"{far}; --budget full{flags} goes on with a copy of it below {root}"
+    assert not root.exists()
+    filled, said = outcome(budget="full", precision=own)
+    copy = root / directory_name(own_spec)
+    assert trained == [(own_spec, copy)]
+    assert files(copy) == files(there) == before
+    note = f"{there} is not finished; a copy of it goes on in {copy}"
+    assert filled.notes == (note,)
+    assert said[0] == note
+    # The copy goes on from now on, however far the other is.
+    begun_copy = {"step": 50, "split": "train", "loss": 1.0}
+    (copy / "metrics.jsonl").write_text(json.dumps(begun_copy) + "\n")
+    filled, _ = outcome(budget="full", precision=own)
+    assert trained[1:] == [(own_spec, copy)]
+    assert filled.notes == ()
 
 
-def test_the_unfinished_run_of_this_repository_says_what_goes_on_with_it(tmp_path):
-    results = Path(__file__).resolve().parents[2] / "results"
-    row = row_of(reproduce("table6", Settings(run_root=tmp_path, roots=(results,))), "ResNet-20")
-    if row.ours is None:
-        assert row.reason.endswith(f"copy it below {tmp_path}, and --budget full --precision bf16 goes on with it")
+def test_an_unfinished_run_elsewhere_without_a_checkpoint_stands_in_no_ones_way(tmp_path, trained):
+    plan = PlannedRun(name="ResNet-8", spec=shorten(recipe("cifar10.resnet8"), 200))
+    begun(tmp_path / "results", plan.spec, 0, checkpoint=False)
+    planned = experiment_of(ours=FromRuns(runs=(plan,), read=lambda run: 1.0), budget="full")
+    here = Settings(run_root=tmp_path / "runs", roots=(tmp_path / "results",))
+    (row,) = fill("mine", planned, here).rows
+    assert row.reason == "no finished run of 200 iterations; --budget full trains it"
+    outcome = fill("mine", planned, dataclasses.replace(here, budget="full"))
+    assert trained == [(plan.spec, tmp_path / "runs" / directory_name(plan.spec))]
+    assert outcome.notes == ()
+
+
+@pytest.mark.parametrize("damage", ["checkpoint", "log"])
+def test_an_unfinished_run_elsewhere_that_cannot_be_copied_is_trained_anew(tmp_path, trained, damage):
+    plan = PlannedRun(name="ResNet-8", spec=shorten(recipe("cifar10.resnet8"), 200))
+    there = begun(tmp_path / "results", plan.spec, 100)
+    if damage == "checkpoint":
+        (there / "checkpoints" / "step-00000100.pt").write_bytes(b"cut")
+    else:
+        (there / "metrics.jsonl").unlink()
+    planned = experiment_of(ours=FromRuns(runs=(plan,), read=lambda run: 1.0), budget="full")
+    here = Settings(run_root=tmp_path / "runs", roots=(tmp_path / "results",), budget="full")
+    (note,) = fill("mine", planned, here).notes
+    assert note.startswith(f"{there} is not finished and cannot be gone on with, so it is trained anew: ")
+    anew = tmp_path / "runs" / directory_name(plan.spec)
+    assert trained == [(plan.spec, anew)]
+    assert not anew.exists() or files(anew) == {}
 
 
 def test_an_unfinished_run_on_imagenet_says_what_goes_on_with_it(tmp_path):
-    there = begun(tmp_path, recipe("imagenet.plain18"), 100)
-    row = row_of(reproduce("figure4", settings(tmp_path)), "plain-18", "validation error")
-    command = f"resnets train --from {there / 'config.json'} --run {there} --data IMAGENET goes on with it"
-    assert row.reason == f"{there} is at step 100 of 600,000; {command}"
+    there = begun(tmp_path / "runs", recipe("imagenet.plain18"), 100)
+    far = f"{there} is at step 100 of 600,000"
+    root = tmp_path / "runs"
+    row = row_of(reproduce("figure4", settings(root)), "plain-18", "validation error")
+    images = "--data FOLDER goes on with it, where FOLDER has the same images, of 1,000 classes"
+    assert row.reason == f"{far}; resnets train --from {there / 'config.json'} --run {there} {images}"
+    # Only below the run root is written to.
+    here, copy = Settings(run_root=tmp_path / "own", roots=(root,)), tmp_path / "own" / "begun"
+    row = row_of(reproduce("figure4", here), "plain-18", "validation error")
+    command = f"resnets train --from {copy / 'config.json'} --run {copy} {images}"
+    assert row.reason == f"{far}; copy it to {copy}, and {command}"
+
+
+def test_an_unfinished_run_in_small_is_of_the_images_of_its_own_classes(tmp_path):
+    begun(tmp_path, figure4.SMALL["plain-18"].spec, 100)
+    rows = reproduce("figure4", settings(tmp_path, budget="cpu")).rows
+    (reason,) = (row.reason for row in rows if (row.row.run, row.row.budget) == ("plain-18", "cpu"))
+    assert reason.endswith("where FOLDER has the same images, of 20 classes")
+
+
+def test_a_row_read_from_runs_is_not_of_the_budget_that_trains_none():
+    plan = PlannedRun(name="ResNet-20", spec=recipe("cifar10.resnet20"))
+    with pytest.raises(SpecError, match="none are trained at budget check; give the row budget cpu, gpu or full"):
+        experiment_of(ours=FromRuns(runs=(plan,), read=lambda run: 1.0))
+
+
+@pytest.mark.parametrize("budget", ["check", "cpu", "full"])
+def test_the_list_trains_nothing(tmp_path, trained, budget):
+    plan = PlannedRun(name="ResNet-20", spec=recipe("cifar10.resnet20"))
+    ours = FromRuns(runs=(plan,), read=lambda run: 1.0)
+    row = Row(run="a", meaning="number", ours=ours, rule=Report(why="test"), source="test", budget=budget)
+    assert _count([row], Workshop(settings(tmp_path, budget=budget))).filled == 0
+    assert trained == []
+
+
+def test_the_example_of_a_table_leaves_a_row_empty_whose_run_has_no_error(tmp_path):
+    code = resnets.paper.__doc__.partition("```python\n")[2].partition("```")[0]
+    names = {one.__name__: one for one in (Experiment, FromRuns, PlannedRun, Row, Within, recipe)}
+    exec(code, names)
+    assert names["test_error"] is cifar.test_error
+    write_run(tmp_path, seeded("resnet20"), None)
+    write_run(tmp_path, seeded("resnet56"), 7.0)
+    first, second = fill("mine", names["EXPERIMENT"], settings(tmp_path)).rows
+    assert first.ours is None
+    assert first.reason.endswith("has no test error of its final weights")
+    assert second.ours == 7.0
 
 
 def test_a_claim_that_is_not_a_number_fails(tmp_path):

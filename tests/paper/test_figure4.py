@@ -103,6 +103,8 @@ def test_full_rows_are_about_all_validation_images(tmp_path, images, filled):
     full = [row for row in outcome.rows if row.row.budget == "full"]
     assert [row.ours is not None for row in full] == [filled] * len(full)
     assert filled or all(f"tested on {images} images" in row.reason for row in full)
+    assert len(outcome.pictures) == (2 if filled else 0)
+    assert filled or all(f"is not drawn: {tmp_path}" in note and f"{images} images" in note for note in outcome.notes)
 
 
 @pytest.mark.parametrize("net", figure4.SMALL)

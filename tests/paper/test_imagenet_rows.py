@@ -15,6 +15,7 @@ from resnets.paper import table2, table3, table4
 from resnets.paper.core.execute import fill
 from resnets.paper.core.experiment import FromRuns, Unavailable
 from resnets.paper.core.imagenet import error_under, evaluations, on_imagenet
+from resnets.paper.core.render import outcome_text
 from resnets.paper.core.workshop import Settings
 from resnets.specs import io
 from resnets.specs.catalogue import model_name, model_spec
@@ -102,12 +103,48 @@ def test_an_error_is_read_under_its_protocol(tmp_path):
         (evaluation("dense", settings=None), "dense", "does not say with which scales_px"),
         (evaluation(notes=["x", 5, UNFINISHED]), "ten-crop", "is of a checkpoint from before the end of the run"),
         (evaluation(top1_error=None), "ten-crop", "has no top1_error"),
+        (
+            evaluation(recalibrate_images=6_400, precision="fp32"),
+            "ten-crop",
+            "is with BatchNorm statistics of 6400 training images, made anew",
+        ),
+        (evaluation(recalibrate_images=None), "ten-crop", "is with BatchNorm statistics of None"),
     ],
 )
 def test_evaluations_that_are_not_the_papers_fill_no_row(tmp_path, document, protocol, reason):
     run = finished_run(tmp_path / "run", PLAN, document)
     with pytest.raises(Unavailable, match=reason):
         error_under(protocol, "top1_error")(run)
+
+
+def test_the_precision_of_a_test_stands_in_its_row_and_fp32_comes_first(tmp_path):
+    plan = table2.RUNS["plain-34"]
+    run = finished_run(tmp_path / "run", plan, evaluation(net="plain34", top1_error=28.6, precision="bf16"))
+
+    def filled():
+        outcome = fill("table2", table2.EXPERIMENT, Settings(run_root=tmp_path, roots=()))
+        (row,) = [row for row in outcome.rows if row.row.run == "plain-34 (imagenet.plain34)"]
+        return row, " ".join(outcome_text(outcome, 120).split())
+
+    row, text = filled()
+    assert (row.ours, row.tested_in, row.to_json()["test_precision"]) == (28.6, "bf16", "bf16")
+    assert "plain-34 (imagenet.plain34) (tested in bf16)" in text
+    # As evaluations were written before they had the field.
+    (run.path / "later.json").write_text(json.dumps(evaluation(net="plain34", top1_error=28.5, recalibrate_images=0)))
+    row, text = filled()
+    assert (row.ours, row.tested_in) == (28.5, "fp32")
+    assert "tested in" not in text
+
+
+def test_the_gain_of_dense_testing_says_in_which_precisions_it_was_tested(tmp_path):
+    documents = [
+        evaluation(net="resnet50", top1_error=23.0, precision="fp16"),
+        evaluation("dense", "resnet50", top1_error=20.9, precision="bf16"),
+    ]
+    finished_run(tmp_path / "run", table4.RUNS["ResNet-50"], *documents)
+    outcome = fill("table4", table4.EXPERIMENT, Settings(run_root=tmp_path, roots=()))
+    (gain,) = [row for row in outcome.rows if row.row.run == "ResNet-50"]
+    assert gain.tested_in == "bf16, fp16"
 
 
 def test_damaged_files_are_passed_over(tmp_path):

@@ -26,7 +26,7 @@ from resnets.paper import (
 )
 from resnets.paper.core import protocols
 from resnets.paper.core.execute import fill
-from resnets.paper.core.experiment import Computed, FromRuns, NotRun
+from resnets.paper.core.experiment import Computed, FromRuns, NotRun, Unavailable
 from resnets.paper.core.find import experiment, experiment_names
 from resnets.paper.core.published import ARITHMETIC, out_of_order
 from resnets.paper.core.verdict import Above, judge
@@ -248,7 +248,9 @@ def test_tables_of_imagenet_check_this_package_s_code_too(name):
 def test_an_average_of_logits_would_fail_the_check_of_a_test_mode(protocol):
     assert protocols.seen_under(protocol).difference < 1e-5
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (8, 11, 3), dtype=np.uint8)).resize((341, 256))
-    softmax, logits = (protocols.scores_by_hand(image, protocol, of_logits=wrong) for wrong in (False, True))
+    softmax, logits = (
+        protocols.scores_by_hand(image, protocol, protocols.MEAN_COLOURS, of_logits=wrong) for wrong in (False, True)
+    )
     assert abs(softmax - logits).max() > 1e-4
 
 
@@ -259,6 +261,26 @@ def test_another_form_of_a_test_mode_fails_its_check(other, views):
     seen = protocols.seen_under(other)
     assert seen.views == views
     assert seen.difference > 1e-4
+
+
+@pytest.mark.parametrize("counts", [(9, 11), (11, 9), (10, 11), (9, 10)])
+def test_views_are_counted_for_each_image(monkeypatch, counts):
+    def as_many(protocol, split, inputs):
+        for seen, count in zip(inputs, counts, strict=True):
+            seen.update({bytes([number]): 256 for number in range(count)})
+        return np.zeros((2, 3))
+
+    monkeypatch.setattr(protocols, "_our_scores", as_many)
+    assert protocols.seen_under.__wrapped__(TenCrop()).views in set(counts) - {10}
+
+
+def test_without_a_folder_for_temporary_files_the_checks_of_the_test_modes_stay_empty(monkeypatch):
+    def nowhere():
+        raise FileNotFoundError(2, "No usable temporary directory found in ['/tmp']")
+
+    monkeypatch.setattr(protocols.tempfile, "TemporaryDirectory", nowhere)
+    with pytest.raises(Unavailable, match="temporary files: No usable temporary directory found"):
+        protocols.seen_under.__wrapped__(TenCrop())
 
 
 @pytest.mark.parametrize(("table", "limit", "printed"), [("table7", 3, "> 3"), ("table9", 2, "over 2")])

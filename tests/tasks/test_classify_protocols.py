@@ -23,6 +23,7 @@ from resnets.data.preprocess import Preprocessor
 from resnets.engine.distributed import Distributed
 from resnets.engine.loop import EvaluationStopped
 from resnets.models.build import build
+from resnets.paper.core.protocols import NetByHand, scores_by_hand
 from resnets.specs.catalogue import model_spec
 from resnets.specs.data import Cifar, Digits, ImageFolder
 from resnets.specs.errors import DataError, ModelError, SpecError, UserError
@@ -113,64 +114,37 @@ def classifier(*arguments, **fields):
     return resnets.Classifier(stored_model(*arguments, **fields))
 
 
-# The reference: one view at a time, in float64, windows cut out of the last map by hand.
-
-
-def shorter_side(image, side):
-    width, height = image.size
-    size = (side, int(side * height / width)) if width <= height else (int(side * width / height), side)
-    return np.asarray(image.resize(size, Image.Resampling.BILINEAR))
-
-
-@torch.no_grad()
-def reference(stored, image, protocol):
-    """Return the probabilities of an image, in float64."""
+def by_hand(stored, protocol):
+    """Return a model in float64, as the reference takes it."""
     spec = stored.preprocessor.spec
     net = build(stored.spec)
     net.load_state_dict(stored.model.state_dict())
     net = net.double().eval()
     mean_image = stored.preprocessor.mean_image
     mean = np.array(spec.mean) if mean_image is None else mean_image.astype(np.float64)
+    if isinstance(protocol, Dense) and mean_image is not None:
+        mean = mean.mean(axis=(0, 1))
     std = np.array(spec.std)
     order = slice(None, None, -1) if spec.color == "bgr" else slice(None)
 
-    def scores(pixels, mean, window=None):
+    def last_map(pixels):
         pixels = (pixels[:, :, order].astype(np.float64) - mean) / std
-        last = net.features(torch.from_numpy(pixels).permute(2, 0, 1)[None])["conv4_x"]
-        _, _, height, width = last.shape
-        window = window or (height, width)
-        found = [
-            net.fc(last[:, :, y : y + window[0], x : x + window[1]].mean(dim=(2, 3))).softmax(1)[0]
-            for y in range(height - window[0] + 1)
-            for x in range(width - window[1] + 1)
-        ]
-        return torch.stack(found).mean(0)
+        (last,) = net.features(torch.from_numpy(pixels).permute(2, 0, 1)[None])["conv4_x"]
+        return last.permute(1, 2, 0).numpy()
 
-    if isinstance(protocol, Dense):
-        mean = mean if mean_image is None else mean.mean(axis=(0, 1))
-        side = spec.crop_px // 4
-        per_scale = []
-        for scale in protocol.scales_px:
-            pixels = shorter_side(image, round(scale * spec.crop_px / 224))
-            seen = [pixels, pixels[:, ::-1]] if protocol.flips else [pixels]
-            window = (side, side) if protocol.form == "window" else None
-            per_scale.append(torch.stack([scores(one, mean, window) for one in seen]).mean(0))
-        return torch.stack(per_scale).mean(0)
-    pixels, crop = shorter_side(image, spec.resize_px), spec.crop_px
-    height, width, _ = pixels.shape
-    centre = round((width - crop) / 2), round((height - crop) / 2)
-    if isinstance(protocol, Center):
-        places, mirrors = [centre], (1,)
-    else:
-        square = min(width, height)
-        left, top = (
-            (round((width - square) / 2), round((height - square) / 2)) if protocol.corners == "square" else (0, 0)
-        )
-        right, bottom = (left + square, top + square) if protocol.corners == "square" else (width, height)
-        places = [(x, y) for x in (left, right - crop) for y in (top, bottom - crop)] + [centre]
-        mirrors = (1, -1)
-    crops = [pixels[y : y + crop, x : x + crop][:, ::mirror] for x, y in places for mirror in mirrors]
-    return torch.stack([scores(one, mean) for one in crops]).mean(0)
+    return NetByHand(
+        resize_px=spec.resize_px,
+        crop_px=spec.crop_px,
+        stride_px=4,
+        last_map=last_map,
+        logits=lambda mean: net.fc(torch.from_numpy(mean)).numpy(),
+    )
+
+
+@torch.no_grad()
+def reference(stored, image, protocol):
+    """Return the probabilities of an image, in float64: one view at a time, windows cut out of the last map by hand."""
+    return torch.from_numpy(scores_by_hand(image, protocol, by_hand(stored, protocol)))
 
 
 def images_of(folder):
@@ -483,6 +457,7 @@ def test_batch_norm_is_recalibrated_in_a_copy_over_training_images_in_random_ord
     path = tmp_path / "scores.npz"
     report = resnets.evaluate(net, data=folder, recalibrate_images=count, save_scores=path, machine=QUICK)
     assert f"cifar-resnet8 are averages over {count} training images." in " ".join(report["notes"])
+    assert (report["recalibrate_images"], report["precision"]) == (count, "fp32")
     for key, value in net.model.state_dict().items():
         assert torch.equal(value, before[key])
     # All training images in one batch: their order does not matter, and the statistics are those of that batch.
@@ -504,6 +479,11 @@ def test_batch_norm_is_recalibrated_in_a_copy_over_training_images_in_random_ord
             resnets.evaluate(net, data=folder, recalibrate_images=wrong, machine=QUICK)
     with pytest.raises(DataError, match="train split"):
         resnets.evaluate(classifier(), data=folder, recalibrate_images=4, machine=QUICK)
+
+
+def test_an_evaluation_tells_its_precision(folder):
+    report = resnets.evaluate(classifier(), data=folder, precision="bf16", machine=QUICK)
+    assert (report["precision"], report["recalibrate_images"]) == ("bf16", 0)
 
 
 def test_the_number_of_images_that_batch_norm_has_really_seen_is_stated(folder):

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 DESCRIPTION = """\
 Reproduce a table, a figure or a claim of the paper: ours, the paper's, the difference and a verdict. Finished runs
 are found by what they trained and never trained again; what the budget allows and is missing is trained, an unfinished
-run below --run-root is gone on with, and an interrupted command goes on when it is given again. Without a name, all
-experiments are listed with their state.
+run goes on (a copy of it below --run-root where it lies elsewhere), and so does an interrupted command that is given
+again. Without a name, all experiments are listed with their state.
 
 budgets:
   check   what is exact, in seconds: counts, schedules, the views and averages of the test modes. Runs that are there are

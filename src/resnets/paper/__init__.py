@@ -4,13 +4,15 @@ To add one, write a file here; its name is what `resnets reproduce NAME` takes (
 claim). It needs one thing, `EXPERIMENT`, an `Experiment` of `core/experiment.py`:
 
 ```python
+from resnets.paper.core.cifar import test_error        # and what else is named here, from core/ and recipes/
+
 PUBLISHED = {20: 8.75, 56: 6.97}                       # the paper's numbers as data, with what they are
 
 def _row(depth: int) -> Row:
     plan = PlannedRun(name=f"ResNet-{depth}", spec=recipe(f"cifar10.resnet{depth}"), seeds=(0,))
     return Row(
         run=plan.name, meaning="test error, %", source="Table 6", paper=PUBLISHED[depth], budget="full",
-        ours=FromRuns(runs=(plan,), read=lambda run: run.log.final.top1_error),
+        ours=FromRuns(runs=(plan,), read=test_error),
         rule=Within(tolerance=0.8, why="what public reproductions scatter"),
     )
 
@@ -21,9 +23,10 @@ A row's `ours` is one of three:
 
 - `Computed(value=…)`: a function without arguments that gives the number in seconds. It may raise `Unavailable`.
 - `FromRuns(runs=…, read=…)`: `read` takes one finished run (`artifacts.found_runs.FoundRun`) for each planned one, all
-  of one seed, and gives a number; seeds are read one by one and joined by the mean (or the best). The runs are found by
-  their spec or trained when the command's budget is the row's. With `needs_weights` the model folder is there too, and
-  with `has_to_train` a loss that is no finite number is a FAIL.
+  of one seed, and gives a number; it raises `Unavailable` where a run does not have it, as `test_error` does. Seeds are
+  read one by one and joined by the mean (or the best). The runs are found by their spec or trained when the command's
+  budget is the row's; nothing is trained at `check`, so such a row has another. With `needs_weights` the model folder is
+  there too, and with `has_to_train` a loss that is no finite number is a FAIL in the call that trained it.
 - `NotRun(reason=…)`: the paper's row is listed, ours stays empty.
 
 Rows with budget `check` and `full` are shown at every budget, `cpu` and `gpu` ones at their own. The rule says when a

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from resnets.paper.core.cifar import final_error, training_difference
 from resnets.paper.core.experiment import Experiment, FromRuns, Picture, PlannedRun, Row, Unavailable
 from resnets.paper.core.imagenet import COST, check_images, on_imagenet
+from resnets.paper.core.pictures import draw_curves
 from resnets.paper.core.verdict import Above, AtLeast, Below, Report
 from resnets.recipes.find import recipe
 from resnets.specs.data import ImageFolder, ScaleCrop
@@ -16,6 +17,7 @@ from resnets.specs.run import shorten
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from pathlib import Path
 
     from resnets.artifacts.found_runs import FoundRun
     from resnets.paper.core.experiment import Budget
@@ -165,6 +167,13 @@ def _errors(plans: Mapping[str, PlannedRun], budget: Budget, why: str) -> list[R
     ]
 
 
+def _draw_checked(runs: Mapping[str, FoundRun], path: Path, title: str) -> None:
+    """Draw the curves of runs that the rows are filled from, and of no others."""
+    for run in runs.values():
+        check_images(run)
+    draw_curves(runs, path, title)
+
+
 def _pictures(plans: Mapping[str, PlannedRun], suffix: str, budget: Budget, data: str) -> list[Picture]:
     return [
         Picture(
@@ -172,6 +181,7 @@ def _pictures(plans: Mapping[str, PlannedRun], suffix: str, budget: Budget, data
             title=f"Fig. 4, {side}. {kind} nets on {data}",
             runs=tuple(plans[net] for net in nets),
             budget=budget,
+            draw=_draw_checked if budget == "full" else None,
         )
         for name, side, kind, nets in (
             ("plain", "left", "Plain", ("plain-18", "plain-34")),

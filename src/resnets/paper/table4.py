@@ -6,7 +6,16 @@ from typing import TYPE_CHECKING
 
 from resnets.paper import table3
 from resnets.paper.core.experiment import Experiment, FromRuns, Row
-from resnets.paper.core.imagenet import COST, HOW_TO_FILL, MEANINGS, error_under, on_imagenet, tested, what_is_missing
+from resnets.paper.core.imagenet import (
+    COST,
+    HOW_TO_FILL,
+    MEANINGS,
+    error_under,
+    on_imagenet,
+    precisions_under,
+    tested,
+    what_is_missing,
+)
 from resnets.paper.core.protocols import dense_rows
 from resnets.paper.core.published import in_order, quoted
 from resnets.paper.core.verdict import AtLeast, Within
@@ -50,7 +59,10 @@ def _gain(net: str) -> Row:
         run=net,
         meaning="top-1 error, ten-crop minus dense, points",
         ours=FromRuns(
-            runs=(RUNS[net],), read=lambda run: ten_crop(run) - dense(run), missing=what_is_missing("ten-crop", "dense")
+            runs=(RUNS[net],),
+            read=lambda run: ten_crop(run) - dense(run),
+            missing=what_is_missing("ten-crop", "dense"),
+            tested_in=precisions_under("ten-crop", "dense"),
         ),
         rule=AtLeast(limit=1, why="dense testing at five scales is worth about two points"),
         paper=round(printed_gain(net), 2),

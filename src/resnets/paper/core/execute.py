@@ -51,11 +51,13 @@ def fill(name: str, planned: Experiment, settings: Settings) -> Outcome:
 
 
 def _fill(name: str, planned: Experiment, workshop: Workshop) -> Outcome:
-    started, trained_before = time.perf_counter(), workshop.trained
+    started, trained_before, noted_before = time.perf_counter(), workshop.trained, len(workshop.notes)
     settings = workshop.settings
     try:
         with listen(), images_below(settings.data_root, quiet=settings.quiet):
-            rows = tuple(fill_row(row, workshop) for row in planned.rows_at(settings.budget))
+            rows = tuple(
+                fill_row(row, workshop, train=row.budget == settings.budget) for row in planned.rows_at(settings.budget)
+            )
             pictures, notes = draw_pictures(planned, workshop)
     except InterruptedRunError as interruption:
         if settings.command in str(interruption):
@@ -69,14 +71,14 @@ def _fill(name: str, planned: Experiment, workshop: Workshop) -> Outcome:
         budget=settings.budget,
         rows=rows,
         pictures=pictures,
-        notes=(*_shortened_notes(rows, workshop), *notes),
+        notes=(*_shortened_notes(rows, workshop), *workshop.notes[noted_before:], *notes),
         seconds=time.perf_counter() - started,
         trained=workshop.trained - trained_before,
     )
 
 
-def fill_row(row: Row, workshop: Workshop) -> RowOutcome:
-    """Return what comes of one row; see `reproduce`."""
+def fill_row(row: Row, workshop: Workshop, *, train: bool) -> RowOutcome:
+    """Return what comes of one row, after training its runs that are missing if allowed; see `reproduce`."""
     match row.ours:
         case NotRun(reason=reason):
             return RowOutcome(row=row, reason=reason)
@@ -87,17 +89,17 @@ def fill_row(row: Row, workshop: Workshop) -> RowOutcome:
                 return RowOutcome(row=row, reason=str(missing))
             return RowOutcome(row=row, ours=ours, verdict=judge(row.rule, ours, row.paper))
         case FromRuns():
-            return _fill_from_runs(row, row.ours, workshop)
+            return _fill_from_runs(row, row.ours, workshop, train=train)
 
 
-def _fill_from_runs(row: Row, ours: FromRuns, workshop: Workshop) -> RowOutcome:
-    settings = workshop.settings
-    seeds = settings.seeds or ours.runs[0].seeds
+def _fill_from_runs(row: Row, ours: FromRuns, workshop: Workshop, *, train: bool) -> RowOutcome:
+    seeds = workshop.settings.seeds or ours.runs[0].seeds
     values: list[SeedValue] = []
     read: list[FoundRun] = []
+    tested_in: set[str] = set()
     reason = ""
     for seed in seeds:
-        runs = _runs_of_seed(ours.runs, seed, workshop, train=row.budget == settings.budget)
+        runs = _runs_of_seed(ours.runs, seed, workshop, train=train)
         if isinstance(runs, Diverged) and ours.has_to_train:
             # What is no number never passes, whatever the other seeds give.
             return RowOutcome(row=row, ours=math.nan, verdict=judge(row.rule, math.nan, row.paper), reason=str(runs))
@@ -109,6 +111,7 @@ def _fill_from_runs(row: Row, ours: FromRuns, workshop: Workshop) -> RowOutcome:
             continue
         try:
             value = float(ours.read(*runs))
+            tested_in.update(ours.tested_in(*runs))
         except (Unavailable, RunError, ModelError, DataError) as missing:
             # A damaged run is the reason of its own rows; the others are read all the same.
             reason = reason or str(missing).partition("\n")[0]
@@ -118,7 +121,8 @@ def _fill_from_runs(row: Row, ours: FromRuns, workshop: Workshop) -> RowOutcome:
     if not values:
         return RowOutcome(row=row, reason=reason)
     # A row about five seeds is not judged by fewer that were asked for.
-    return filled(row, values, max(len(seeds), len(ours.runs[0].seeds)), read, reason)
+    outcome = filled(row, values, max(len(seeds), len(ours.runs[0].seeds)), read, reason)
+    return dataclasses.replace(outcome, tested_in=", ".join(sorted(tested_in)))
 
 
 def _runs_of_seed(

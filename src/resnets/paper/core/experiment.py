@@ -6,9 +6,11 @@ when it is called.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from resnets.specs.errors import SpecError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -56,8 +58,11 @@ class FromRuns:
     needs_weights: bool = False
     """Whether `read` loads the model: a run that was kept without weights does not do."""
     has_to_train: bool = False
-    """Whether the claim is that the net can be trained: then a loss that is no finite number is a FAIL, not a row that
-    was not run."""
+    """Whether the claim is that the net can be trained: then a loss that is no finite number is a FAIL in the call that
+    trained it, not a row that was not run."""
+    tested_in: Callable[..., Iterable[str]] = lambda *runs: ()
+    """Takes what `read` takes, and returns the precisions of the tests that it read, where they are not those of the
+    training: `bf16`. Nothing is an error of the run's own log."""
     missing: str = ""
     """What the row says where a run is not there and cannot be trained here; empty says how to train it."""
 
@@ -96,8 +101,9 @@ class Row:
     source: str
     """Where in the paper it stands: `Table 6`, `Sec. 4.2`."""
     budget: Budget = "check"
-    """The smallest budget at which the row is made. `check` and `full` rows are always shown: full ones are filled
-    from finished runs at every budget, and trained at `full` only. `cpu` and `gpu` rows belong to that budget."""
+    """The smallest budget at which the row is made; nothing is trained at `check`, so rows read from runs have another.
+    `check` and `full` rows are always shown: full ones are filled from finished runs at every budget, and trained at
+    `full` only. `cpu` and `gpu` rows belong to that budget."""
     decimals: int = 2
     """Digits after the point when shown; JSON has all."""
 
@@ -135,6 +141,19 @@ class Experiment:
     """What each budget that trains takes: `4 nets of 600 iterations, about 3 minutes on two cores`."""
     notes: tuple[str, ...] = ()
     """What a reader should know: conventions, inconsistencies of the paper, departures."""
+
+    def __post_init__(self) -> None:
+        """Refuse what contradicts itself.
+
+        Raises:
+            SpecError: a row is read from runs and has the budget at which none are trained.
+        """
+        for row in self.rows:
+            if isinstance(row.ours, FromRuns) and row.budget == "check":
+                raise SpecError(
+                    f"{row.run!r} ({row.meaning}) of {self.title!r} is read from runs, and none are trained at budget "
+                    "check; give the row budget cpu, gpu or full."
+                )
 
     def rows_at(self, budget: Budget) -> tuple[Row, ...]:
         """Return the rows that are shown at a budget."""

@@ -38,7 +38,8 @@ HOW_TO_FILL = (
     "To fill a row: `resnets train RECIPE --data IMAGENET`, then `resnets evaluate runs/RECIPE-seed0 --data IMAGENET "
     "--protocol {protocol} --json > runs/RECIPE-seed0/{protocol}.json`. Every .json file of a run directory and of its "
     "model folder is looked into; only evaluations of the finished run count, of all 50,000 validation images, with the "
-    "settings that {protocol} has without further flags."
+    "settings that {protocol} has without further flags, and with the BatchNorm statistics of the run. An error that was "
+    "not measured in fp32 says so."
 )
 WHAT_IS_MISSING = (
     "no finished run in runs, results or --run-root: put there the run directory that `resnets train` makes (config.json, "
@@ -57,7 +58,12 @@ def tested(plan: PlannedRun, protocol: Protocol, field: Field, paper: int | floa
     return Row(
         run=f"{plan.name} ({plan.spec.recipe})",
         meaning=f"{MEANINGS[field]}, {protocol}",
-        ours=FromRuns(runs=(plan,), read=error_under(protocol, field), missing=what_is_missing(protocol)),
+        ours=FromRuns(
+            runs=(plan,),
+            read=error_under(protocol, field),
+            missing=what_is_missing(protocol),
+            tested_in=precisions_under(protocol, field=field),
+        ),
         rule=rule,
         paper=paper,
         printed=f"{paper:.2f}",
@@ -83,6 +89,7 @@ def compared_under(
             runs=(first, second),
             read=lambda one, other: read(one) - read(other),
             missing=what_is_missing(protocol),
+            tested_in=precisions_under(protocol),
         ),
         rule=rule,
         paper=paper,
@@ -101,27 +108,41 @@ def error_under(protocol: Protocol, field: Field) -> Callable[[FoundRun], float]
     """Return a function that reads a run's error, in percent, on ImageNet's validation images under a protocol.
 
     It raises `Unavailable` where no evaluation is kept, or only one of fewer images, of other settings than the paper's,
-    or of a checkpoint from before the end of the run.
+    with other BatchNorm statistics than the run's, or of a checkpoint from before the end of the run. One in fp32 comes
+    before others.
     """
+    return lambda run: float(_evaluation_under(run, protocol, field)[field])
 
-    def read(run: FoundRun) -> float:
-        from resnets.artifacts.run_directory import RunDirectory
 
-        unsuited = ""
-        for path, evaluation in itertools.chain(evaluations(run.path), evaluations(RunDirectory(run.path).model)):
-            if evaluation.get("protocol") != protocol:
-                continue
-            obstacle = _obstacle(run, evaluation, protocol, field)
-            if not obstacle:
-                return float(evaluation[field])
+def precisions_under(*protocols: Protocol, field: Field = "top1_error") -> Callable[..., set[str]]:
+    """Return a function that reads in which precisions the errors of some runs were measured; see `error_under`."""
+    return lambda *runs: {_precision(_evaluation_under(run, protocol, field)) for run in runs for protocol in protocols}
+
+
+def _evaluation_under(run: FoundRun, protocol: Protocol, field: Field) -> dict[str, Any]:
+    from resnets.artifacts.run_directory import RunDirectory
+
+    unsuited = ""
+    suited: list[dict[str, Any]] = []
+    for path, evaluation in itertools.chain(evaluations(run.path), evaluations(RunDirectory(run.path).model)):
+        if evaluation.get("protocol") != protocol:
+            continue
+        if obstacle := _obstacle(run, evaluation, protocol, field):
             unsuited = f"{path} {obstacle}"
-        raise Unavailable(
-            unsuited
-            or f"not tested: resnets evaluate {run.path} --data IMAGENET --protocol {protocol} --json > "
-            f"{run.path / f'{protocol}.json'}"
-        )
+        else:
+            suited.append(evaluation)
+    if suited:
+        return min(suited, key=lambda evaluation: _precision(evaluation) != "fp32")
+    raise Unavailable(
+        unsuited
+        or f"not tested: resnets evaluate {run.path} --data IMAGENET --protocol {protocol} --json > "
+        f"{run.path / f'{protocol}.json'}"
+    )
 
-    return read
+
+def _precision(evaluation: dict[str, Any]) -> str:
+    """Return the arithmetic of an evaluation; those that do not say are from before it was recorded, and taken as fp32."""
+    return str(evaluation.get("precision", "fp32"))
 
 
 def check_images(run: FoundRun) -> None:
@@ -165,6 +186,9 @@ def _obstacle(run: FoundRun, evaluation: dict[str, Any], protocol: Protocol, fie
     notes = evaluation.get("notes")
     if isinstance(notes, list) and any(_UNFINISHED in note for note in notes if isinstance(note, str)):
         return "is of a checkpoint from before the end of the run; test the finished run again"
+    # Evaluations from before it was recorded are taken as without.
+    if (images := evaluation.get("recalibrate_images", 0)) != 0:
+        return f"is with BatchNorm statistics of {images} training images, made anew; this row's are those of the run"
     settings = evaluation.get("settings")
     # As JSON has them: a tuple is a list there.
     paper = json.loads(json.dumps(dataclasses.asdict(PROTOCOLS[protocol])))

@@ -97,7 +97,9 @@ def _count(rows: list[Row], workshop: Workshop) -> Count:
     apart = [*map(id, on_call), *map(id, with_images)]
     possible = [row for row in rows if isinstance(row.ours, Computed | FromRuns) and id(row) not in apart]
     # Where weights are needed and not all there, the row is not filled; a list loads none.
-    outcomes = [fill_row(row, workshop) for row in possible if not getattr(row.ours, "needs_weights", False)]
+    outcomes = [
+        fill_row(row, workshop, train=False) for row in possible if not getattr(row.ours, "needs_weights", False)
+    ]
     # A reason is that of a row with fewer seeds than planned.
     filled = [one for one in outcomes if one.ours is not None and not one.reason]
     return Count(

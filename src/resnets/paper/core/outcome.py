@@ -38,6 +38,8 @@ class RowOutcome:
     verdict: Verdict = "REPORT"
     runs: tuple[FoundRun, ...] = ()
     """Finished runs that were read."""
+    tested_in: str = ""
+    """The precisions of the tests that were read, `bf16, fp32` where they differ; empty where these are the runs' own."""
 
     @property
     def precision(self) -> str:
@@ -88,6 +90,8 @@ class RowOutcome:
                 "precision": self.precision,
                 "run_directories": [str(run.path) for run in self.runs],
             }
+        if self.tested_in:
+            value["test_precision"] = self.tested_in
         return value
 
 

@@ -8,6 +8,7 @@ from resnets.paper.core.experiment import Unavailable
 from resnets.specs.errors import DataError, ModelError, RunError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from resnets.artifacts.found_runs import FoundRun
@@ -40,17 +41,19 @@ def draw_pictures(planned: Experiment, workshop: Workshop) -> tuple[tuple[Path, 
     return tuple(drawn), notes
 
 
+def draw_curves(runs: Mapping[str, FoundRun], path: Path, title: str) -> None:
+    """Draw the error curves of runs, named by their net."""
+    from resnets.report.curves import curves_from_metrics, draw_error_curves
+
+    curves = [curve for name, run in runs.items() for curve in curves_from_metrics(run.path, name)]
+    draw_error_curves(curves, path, title=title)
+
+
 def _draw_picture(picture: Picture, runs: dict[str, FoundRun], settings: Settings) -> Path:
     path = settings.run_root / f"{picture.name}.png"
     try:
         settings.run_root.mkdir(parents=True, exist_ok=True)
-        if picture.draw is not None:
-            picture.draw(runs, path, picture.title)
-        else:
-            from resnets.report.curves import curves_from_metrics, draw_error_curves
-
-            curves = [curve for name, run in runs.items() for curve in curves_from_metrics(run.path, name)]
-            draw_error_curves(curves, path, title=picture.title)
+        (picture.draw or draw_curves)(runs, path, picture.title)
     except OSError as error:
         raise RunError(f"{path} cannot be written: {error.strerror or error}.") from error
     return path

@@ -2,7 +2,7 @@
 
 They run our own code on images of a temporary folder, with a net so simple that its scores are redone by hand: its
 logits are the mean colours of a window of 7 x 7 blocks of 32 pixels, as a net of the paper ends with 7 x 7 pixels of
-which each is of 32.
+which each is of 32. What is done by hand, `scores_by_hand`, serves for other nets and forms of the tests too.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from resnets.engine.threads import threads
-from resnets.paper.core.experiment import Computed, Row
+from resnets.paper.core.experiment import Computed, Row, Unavailable
 from resnets.paper.core.verdict import Within
-from resnets.specs.protocol import Dense, TenCrop
+from resnets.specs.protocol import Center, Dense, TenCrop
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,9 +25,12 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from resnets.data.splits import Split
+    from resnets.specs.protocol import ProtocolSpec
 
 WIDTH, HEIGHT = 341, 256
-CROP_PX, BLOCK_PX, WINDOW = 224, 32, 7
+CROP_PX, BLOCK_PX = 224, 32
+VIEWS = 10
+"""Of an image, under ten-crop testing and in dense testing at five scales."""
 PLACES = ((0, 0), (117, 0), (0, 32), (117, 32), (58, 16))
 """Left and top of the crops of an image of this size: four corners and the centre."""
 SCALES_PX = (224, 256, 384, 480, 640)
@@ -43,7 +46,7 @@ class Seen(NamedTuple):
     """What a test of an image came to."""
 
     views: int
-    """Different inputs that the net has seen of it."""
+    """Different inputs that the net has seen of an image: of the one whose count is furthest from the paper's ten."""
     shorter_sides: frozenset[int]
     """Of these inputs, in pixels."""
     difference: float
@@ -59,26 +62,36 @@ def seen_under(protocol: TenCrop | Dense) -> Seen:
     from resnets.data.open import open_test_folder
 
     random = np.random.default_rng(0)
+    # A dark and a bright one: an input tells by its mean of which image it is.
     images = [
-        Image.fromarray(random.integers(0, 256, (8, 11, 3), dtype=np.uint8)).resize((WIDTH, HEIGHT)) for _ in range(2)
+        Image.fromarray(random.integers(least, least + 128, (8, 11, 3), dtype=np.uint8)).resize((WIDTH, HEIGHT))
+        for least in (0, 128)
     ]
-    inputs: dict[bytes, int] = {}
-    with tempfile.TemporaryDirectory() as folder, threads(1):
-        for number, image in enumerate(images):
-            path = Path(folder) / f"class {number}" / "image.png"
-            path.parent.mkdir()
-            image.save(path)
-        scores = _our_scores(protocol, open_test_folder(Path(folder)).splits["test"], inputs)
-    by_hand = np.stack([scores_by_hand(image, protocol) for image in images])
+    inputs: tuple[dict[bytes, int], ...] = ({}, {})
+    try:
+        with tempfile.TemporaryDirectory() as folder, threads(1):
+            for number, image in enumerate(images):
+                path = Path(folder) / f"class {number}" / "image.png"
+                path.parent.mkdir()
+                image.save(path)
+            scores = _our_scores(protocol, open_test_folder(Path(folder)).splits["test"], inputs)
+    except OSError as error:
+        raise Unavailable(f"needs a folder for temporary files: {error.strerror or error}") from error
+    # The paper's form, whatever is tested.
+    if isinstance(protocol, TenCrop):
+        papers = TenCrop(corners="image")
+    else:
+        papers = Dense(scales_px=SCALES_PX, form=protocol.form, flips=True)
+    by_hand = np.stack([scores_by_hand(image, papers, MEAN_COLOURS) for image in images])
     return Seen(
-        views=len(inputs) // len(images),
-        shorter_sides=frozenset(inputs.values()),
+        views=max(map(len, inputs), key=lambda count: abs(count - VIEWS)),
+        shorter_sides=frozenset(side for seen in inputs for side in seen.values()),
         difference=float(np.abs(scores - by_hand).max()),
     )
 
 
-def _our_scores(protocol: TenCrop | Dense, split: Split, inputs: dict[bytes, int]) -> np.ndarray:
-    """Return the scores of each image, and keep the shorter side of each input that the net has seen."""
+def _our_scores(protocol: TenCrop | Dense, split: Split, inputs: tuple[dict[bytes, int], ...]) -> np.ndarray:
+    """Return the scores of each image, and keep the shorter side of each input that the net has seen of it."""
     import numpy as np
     import torch
 
@@ -95,8 +108,8 @@ def _our_scores(protocol: TenCrop | Dense, split: Split, inputs: dict[bytes, int
     return scores
 
 
-def _mean_colours(inputs: dict[bytes, int]) -> nn.Module:
-    """Return the net, which notes its inputs."""
+def _mean_colours(inputs: tuple[dict[bytes, int], ...]) -> nn.Module:
+    """Return the net, which notes its inputs: those of the dark image first, then those of the bright one."""
     import hashlib
 
     import torch
@@ -109,53 +122,102 @@ def _mean_colours(inputs: dict[bytes, int]) -> nn.Module:
         def score_map(self, images: Tensor, window: int | None) -> Tensor:
             for image in images:
                 if image.any():  # an empty one is to find out how large the last map is
-                    inputs[hashlib.sha256(image.contiguous().numpy().tobytes()).digest()] = min(image.shape[1:])
+                    bright = float((image * STD).mean()) + sum(MEAN) / 3 > 127.5
+                    inputs[bright][hashlib.sha256(image.contiguous().numpy().tobytes()).digest()] = min(image.shape[1:])
             blocks = avg_pool2d(images, BLOCK_PX)
             return blocks.mean(dim=(2, 3), keepdim=True) if window is None else avg_pool2d(blocks, window, stride=1)
 
     return MeanColours().eval()
 
 
-def scores_by_hand(image: Image.Image, protocol: TenCrop | Dense, *, of_logits: bool = False) -> np.ndarray:
+class NetByHand(NamedTuple):
+    """A net in float64 that sees one view at a time."""
+
+    resize_px: int
+    """Shorter side of an image, before crops are cut from it."""
+    crop_px: int
+    """Side of a crop."""
+    stride_px: int
+    """Pixels of the input for one of the last map."""
+    last_map: Callable[[np.ndarray], np.ndarray]
+    """Takes pixels (height, width, 3), uint8, and returns the last map (rows, columns, channels)."""
+    logits: Callable[[np.ndarray], np.ndarray]
+    """Takes the mean of a window of the last map and returns the logits."""
+
+
+def _mean_blocks(pixels: np.ndarray) -> np.ndarray:
+    height, width = (side // BLOCK_PX for side in pixels.shape[:2])
+    pixels = pixels[: height * BLOCK_PX, : width * BLOCK_PX].astype(float)
+    return ((pixels - MEAN) / STD).reshape(height, BLOCK_PX, width, BLOCK_PX, 3).mean(axis=(1, 3))
+
+
+MEAN_COLOURS = NetByHand(
+    resize_px=HEIGHT, crop_px=CROP_PX, stride_px=BLOCK_PX, last_map=_mean_blocks, logits=lambda mean: mean
+)
+"""The net of these checks."""
+
+
+def scores_by_hand(
+    image: Image.Image, protocol: ProtocolSpec, net: NetByHand, *, of_logits: bool = False
+) -> np.ndarray:
     """Return the averaged softmax scores of an image in float64, view by view and window by window.
 
+    Nothing of the code that it is to check is used.
+
     Args:
-        image: of 341 x 256 pixels.
+        image: RGB.
         protocol: which views.
+        net: gives the logits of a window.
         of_logits: average the logits instead, which is another test.
     """
     import numpy as np
-    from PIL import Image as Pillow
 
     def softmax(logits: np.ndarray) -> np.ndarray:
         powers = np.exp(logits - logits.max())
         return powers / powers.sum()
 
-    def score(pixels: np.ndarray, window: tuple[int, int] | None = None) -> np.ndarray:
-        height, width = (side // BLOCK_PX for side in pixels.shape[:2])
-        pixels = pixels[: height * BLOCK_PX, : width * BLOCK_PX].astype(np.float64)
-        blocks = ((pixels - MEAN) / STD).reshape(height, BLOCK_PX, width, BLOCK_PX, 3).mean(axis=(1, 3))
-        down, across = window or (height, width)
+    def score(pixels: np.ndarray) -> np.ndarray:
+        last = net.last_map(pixels)
+        height, width, _ = last.shape
+        windowed = isinstance(protocol, Dense) and protocol.form == "window"
+        down, across = (net.crop_px // net.stride_px,) * 2 if windowed else (height, width)
         logits = [
-            blocks[y : y + down, x : x + across].mean(axis=(0, 1))
+            net.logits(last[y : y + down, x : x + across].mean(axis=(0, 1)))
             for y in range(height - down + 1)
             for x in range(width - across + 1)
         ]
         return np.mean(logits if of_logits else [softmax(one) for one in logits], axis=0)
 
-    if isinstance(protocol, TenCrop):
-        pixels = np.asarray(image)
-        crops = [pixels[top : top + CROP_PX, left : left + CROP_PX] for left, top in PLACES]
-        scores = [score(one) for crop in crops for one in (crop, crop[:, ::-1])]
-    else:
-        window = (WINDOW, WINDOW) if protocol.form == "window" else None
-        resized = [
-            np.asarray(image.resize((int(side * WIDTH / HEIGHT), side), Pillow.Resampling.BILINEAR))
-            for side in SCALES_PX
-        ]
-        scores = [score(one, window) for pixels in resized for one in (pixels, pixels[:, ::-1])]
-    mean = np.mean(scores, axis=0)
+    mean = np.mean([score(pixels) for pixels in _views_by_hand(image, protocol, net)], axis=0)
     return softmax(mean) if of_logits else mean
+
+
+def _views_by_hand(image: Image.Image, protocol: ProtocolSpec, net: NetByHand) -> list[np.ndarray]:
+    """Return the pixels (height, width, 3) of each view of an image."""
+    import numpy as np
+    from PIL import Image as Pillow
+
+    def resized(side: int) -> np.ndarray:
+        width, height = image.size
+        size = (side, int(side * height / width)) if width <= height else (int(side * width / height), side)
+        return np.asarray(image.resize(size, Pillow.Resampling.BILINEAR))
+
+    if isinstance(protocol, Dense):
+        # Sizes are those for a crop of 224.
+        views = [resized(round(scale * net.crop_px / 224)) for scale in protocol.scales_px]
+        return views + [view[:, ::-1] for view in views] if protocol.flips else views
+    pixels, crop = resized(net.resize_px), net.crop_px
+    height, width, _ = pixels.shape
+    places = [(round((width - crop) / 2), round((height - crop) / 2))]
+    if not isinstance(protocol, Center):
+        left, top, right, bottom = 0, 0, width, height
+        if protocol.corners == "square":
+            square = min(width, height)
+            left, top = round((width - square) / 2), round((height - square) / 2)
+            right, bottom = left + square, top + square
+        places += [(x, y) for x in (left, right - crop) for y in (top, bottom - crop)]
+    crops = [pixels[y : y + crop, x : x + crop] for x, y in places]
+    return crops if isinstance(protocol, Center) else crops + [one[:, ::-1] for one in crops]
 
 
 def crops_elsewhere() -> int:

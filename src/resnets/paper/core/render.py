@@ -117,7 +117,9 @@ def _cells(outcome: RowOutcome) -> tuple[str, str, str, str, str]:
     if outcome.ours is None:
         return row.run, "not run", paper, "", "-"
     # fp32 is what the paper has; anything else is said where the number stands.
-    run = row.run if outcome.precision in ("", "fp32") else f"{row.run} ({outcome.precision})"
+    remarks = [outcome.precision, f"tested in {outcome.tested_in}" if outcome.tested_in else ""]
+    remarks = [remark for remark in remarks if remark not in ("", "fp32", "tested in fp32")]
+    run = f"{row.run} ({'; '.join(remarks)})" if remarks else row.run
     spread = f" ± {number(outcome.spread, row.decimals)}" if outcome.spread is not None else ""
     ours = number(outcome.ours, row.decimals)
     if spread and getattr(row.ours, "over_seeds", "mean") == "best":

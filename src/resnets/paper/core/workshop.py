@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from resnets.artifacts.found_runs import default_roots, find_runs
 from resnets.engine.threads import threads
+from resnets.paper.core.copies import copy_unfinished, has_checkpoint
 from resnets.recipes.find import recipe
 from resnets.specs.data import Cifar, ImageFolder
 from resnets.specs.errors import DataError, ModelError, RunError, SpecError, TrainingError
@@ -60,7 +61,7 @@ class Settings:
     quiet: bool = False
     """Show no progress."""
     say: Callable[[str], None] = field(default=lambda line: None)
-    """Told about every run that is trained."""
+    """Told about every run that is trained, and of every one that is copied for it."""
 
 
 class Workshop:
@@ -72,6 +73,8 @@ class Workshop:
         self._roots = (settings.run_root, *roots)
         self.found: FoundRuns = find_runs(self._roots)
         self.trained = 0
+        self.notes: list[str] = []
+        """What became of unfinished runs that lie elsewhere than below the run root."""
         self._failures: dict[str, str] = {}
         self._absent: dict[str, str] = {}
         """Why data could not be had, by their name: a failed download takes its time, and fails again."""
@@ -100,20 +103,25 @@ class Workshop:
         """Return the unfinished run that comes next to training a spec here; None if there is none.
 
         One in the precision that would be trained comes before others, then one below the run root, then the furthest.
+        One elsewhere has to have a checkpoint: without, there is nothing to copy.
         """
         spec = self._as_trained(spec)
-        runs = self.found.unfinished(spec)
+        runs = [run for run in self.found.unfinished(spec) if self._may_write(run) or has_checkpoint(run.path)]
         return min(runs, key=lambda run: (run.spec.precision != spec.precision, not self._may_write(run)), default=None)
 
     def how_to_go_on(self, run: FoundRun, spec: TrainSpec, budget: Budget) -> str:
         """Return how far an unfinished run of a planned spec is, and what goes on with it."""
         far = f"{run.path} is at step {run.log.last_step:,} of {run.spec.steps:,}"
         if isinstance(spec.dataset, ImageFolder):
-            config = run.path / "config.json"
-            return f"{far}; resnets train --from {config} --run {run.path} --data IMAGENET goes on with it"
+            there = run.path if self._may_write(run) else self.settings.run_root / run.path.name
+            copied = "" if self._may_write(run) else f"copy it to {there}, and "
+            return (
+                f"{far}; {copied}resnets train --from {there / 'config.json'} --run {there} --data FOLDER goes on with it, "
+                f"where FOLDER has the same images, of {run.spec.model.num_classes:,} classes"
+            )
         precision = "" if run.spec.precision == spec.precision else f" --precision {run.spec.precision}"
-        copied = "" if self._may_write(run) else f"copy it below {self.settings.run_root}, and "
-        return f"{far}; {copied}--budget {budget}{precision} goes on with it"
+        what = "it" if self._may_write(run) else f"a copy of it below {self.settings.run_root}"
+        return f"{far}; --budget {budget}{precision} goes on with {what}"
 
     def _as_trained(self, spec: TrainSpec) -> TrainSpec:
         precision = self.settings.precision
@@ -135,12 +143,12 @@ class Workshop:
             )
         if (data := _data_name(spec)) in self._absent:
             return self._absent[data]
-        begun = self.begun(planned)
+        begun, directory = self.begun(planned), None
         if begun is not None and begun.spec.precision == spec.precision:
-            if not self._may_write(begun):
-                return self.how_to_go_on(begun, planned, settings.budget)
+            directory = begun.path if self._may_write(begun) else self._copied(begun)
+        if begun is not None and directory is not None:
             # Its own spec: it may be evaluated at other steps, and nothing else is different.
-            spec, directory = begun.spec, begun.path
+            spec = begun.spec
         else:
             begun, directory = None, self._new_directory(spec)
         # Maps of 8 x 8 pixels are too small to be divided: the threads would wait for each other.
@@ -176,6 +184,26 @@ class Workshop:
         self.trained += 1
         self.found = find_runs(self._roots)
         return f"{directory} has ended, and its log has no final test that can be read"
+
+    def _copied(self, run: FoundRun) -> Path | None:
+        """Return the copy of an unfinished run below the run root, or None where there can be none; both are noted.
+
+        Raises:
+            RunError: there can be no folder at the run root.
+        """
+        directory = self._new_directory(run.spec)
+        try:
+            copy_unfinished(run.path, directory)
+        except (OSError, ModelError) as error:
+            reason = str(error).splitlines()[0] if isinstance(error, ModelError) else error.strerror or str(error)
+            self._note(f"{run.path} is not finished and cannot be gone on with, so it is trained anew: {reason}")
+            return None
+        self._note(f"{run.path} is not finished; a copy of it goes on in {directory}")
+        return directory
+
+    def _note(self, line: str) -> None:
+        self.notes.append(line)
+        self.settings.say(line)
 
     def _new_directory(self, spec: TrainSpec) -> Path:
         """Return the run directory of a run that is not begun yet, beside one of the same name that holds another.
