@@ -24,7 +24,7 @@ import torch
 
 from resnets.artifacts.scores import check_scores_path, write_scores
 from resnets.data.check import check_data
-from resnets.data.open import dataset_spec_for
+from resnets.data.open import find_dataset
 from resnets.data.splits import FileSplit
 from resnets.data.views import shorter_sides
 from resnets.engine.device import check_precision, choose_device, set_up, use_channels_last, worker_processes
@@ -36,7 +36,7 @@ from resnets.recipes.find import check_data as check_recipe_data
 from resnets.recipes.find import recipe
 from resnets.specs.catalogue import model_spec
 from resnets.specs.cores import usable_cores
-from resnets.specs.data import DatasetSpec, ImageFolder
+from resnets.specs.data import ImageFolder
 from resnets.specs.errors import ImageError, InterruptedRunError, UserError, counted
 from resnets.specs.preprocess import LARGEST_PX
 from resnets.specs.protocol import Dense
@@ -144,21 +144,11 @@ def train(
 
 
 def _with_data(spec: TrainSpec, data: str | Path | None, data_root: str | Path | None) -> tuple[TrainSpec, Path | None]:
-    dataset, root = _dataset(data, data_root, spec.dataset)
+    dataset, root = find_dataset(data, data_root, spec.dataset)
     if data is None and isinstance(dataset, ImageFolder):
         raise UserError("This recipe trains on a folder of images: name it with --data FOLDER.")
     check_recipe_data(spec, dataset, str(data))
     return dataclasses.replace(spec, dataset=dataset), root
-
-
-def _dataset(
-    data: str | Path | None, data_root: str | Path | None, default: DatasetSpec
-) -> tuple[DatasetSpec, Path | None]:
-    given_root = Path(data_root) if data_root is not None else None
-    if data is None:
-        return default, given_root
-    dataset, root = dataset_spec_for(str(data), default)
-    return dataset, root or given_root
 
 
 @dataclass(frozen=True, slots=True)
@@ -338,7 +328,7 @@ def evaluate(
     stored = [classifier.stored for classifier in classifiers]
     sources = [model.name if isinstance(model, Classifier) else str(model) for model in models]
     check_classes(stored, sources)
-    opened = open_for_models(stored, sources, lambda spec: _dataset(data, data_root, spec))
+    opened = open_for_models(stored, sources, lambda spec: find_dataset(data, data_root, spec))
     dataset = align_classes(opened, stored[0], sources[0])
     split = choose_split(dataset, split)
     check_held_out(stored, split)

@@ -146,6 +146,26 @@ def dataset_spec_for(data: str, default: DatasetSpec) -> tuple[DatasetSpec, Path
     return (default if isinstance(default, ImageFolder) else ImageFolder()), root
 
 
+def find_dataset(
+    data: str | Path | None, data_root: str | Path | None, default: DatasetSpec
+) -> tuple[DatasetSpec, Path | None]:
+    """Return the spec and the root that the values of `--data` and `--data-root` mean together.
+
+    Args:
+        data: as for `dataset_spec_for`; None keeps `default`.
+        data_root: the place of CIFAR, where `data` names no other.
+        default: the dataset of the recipe.
+
+    Raises:
+        DataError: as for `dataset_spec_for`.
+    """
+    given_root = Path(data_root) if data_root is not None else None
+    if data is None:
+        return default, given_root
+    dataset, root = dataset_spec_for(str(data), default)
+    return dataset, root or given_root
+
+
 def _cifar(default: DatasetSpec, num_classes: int) -> Cifar:
     spec = default if isinstance(default, Cifar) else Cifar()
     return dataclasses.replace(spec, num_classes=num_classes)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from resnets.data.open import dataset_spec_for
+from resnets.data.open import find_dataset
 from resnets.data.shards import holds_shards
 from resnets.engine.device import check_precision, choose_device, use_channels_last, worker_processes
 from resnets.recipes.find import check_data, recipe
@@ -188,12 +188,10 @@ def comparable(spec: TrainSpec, batch: int | None) -> TrainSpec:
 
 
 def _with_data(spec: TrainSpec, data: str | Path | None, data_root: str | Path | None) -> tuple[TrainSpec, Path | None]:
-    root = None if data_root is None else Path(data_root)
-    if data is None:
-        return spec, root
-    dataset, found = dataset_spec_for(str(data), spec.dataset)
-    check_data(spec, dataset, str(data))
-    return replace(spec, dataset=dataset), found or root
+    dataset, root = find_dataset(data, data_root, spec.dataset)
+    if data is not None:
+        check_data(spec, dataset, str(data))
+    return replace(spec, dataset=dataset), root
 
 
 def _kind(spec: TrainSpec, root: Path | None, step_only: bool) -> Literal["images", "noise", "none"]:

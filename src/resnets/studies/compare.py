@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from resnets import api
 from resnets.artifacts.found_runs import default_roots, find_runs
 from resnets.artifacts.run_directory import write_json
-from resnets.data.open import dataset_spec_for, open_dataset
+from resnets.data.open import find_dataset, open_dataset
 from resnets.engine.interruption import listen
 from resnets.recipes.find import check_data, recipe
 from resnets.report.paired_curves import draw_paired_curves
@@ -190,9 +190,7 @@ def _check(specs: dict[str, TrainSpec], seeds: int, first_seed: int, data: str |
         dataclasses.replace(specs["a"], seed=seed)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UserError("A comparison runs in one process; start it without torchrun.")
-    datasets = [
-        spec.dataset if data is None else dataset_spec_for(str(data), spec.dataset)[0] for spec in specs.values()
-    ]
+    datasets = [find_dataset(data, None, spec.dataset)[0] for spec in specs.values()]
     for spec, dataset in zip(specs.values(), datasets, strict=True):
         check_data(spec, dataset, str(data))
     names = [
@@ -219,12 +217,7 @@ def _fingerprint(specs: dict[str, TrainSpec], data: str | Path | None, data_root
     Raises:
         DataError: they are not there, or damaged.
     """
-    dataset, root = specs["a"].dataset, None
-    if data is not None:
-        dataset, root = dataset_spec_for(str(data), dataset)
-    if root is None and data_root is not None:
-        root = Path(data_root)
-    return open_dataset(dataset, root).fingerprint
+    return open_dataset(*find_dataset(data, data_root, specs["a"].dataset)).fingerprint
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -279,8 +272,7 @@ class _Study:
         return read_outcome(run, trained.spec.model, label=side.upper(), seconds=self.folder.seconds(side, seed))
 
     def _finished_elsewhere(self, spec: TrainSpec) -> FoundRun | None:
-        if self.data is not None:
-            spec = dataclasses.replace(spec, dataset=dataset_spec_for(str(self.data), spec.dataset)[0])
+        spec = dataclasses.replace(spec, dataset=find_dataset(self.data, None, spec.dataset)[0])
         return finished_elsewhere(spec, self.elsewhere, self.folder.path, self.fingerprint)
 
     def result(self, outcomes: dict[tuple[str, int], Outcome], seeds: range) -> Comparison:

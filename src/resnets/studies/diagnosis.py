@@ -87,13 +87,11 @@ class Measured:
             return "model"
         if self.decode is None:
             return "batches"
-        # What is loaded has gone to the device too, so that a slow way holds up `load` and never lies far below it.
-        is_near = self.transfer is not None and load >= self.transfer.images_per_second / _ABOUT_EVEN
-        if is_near and self.on_host > _ABOUT_EVEN * load:
-            return "transfer"
-        # On the CPU, what is loaded is what was decoded; beside it, batches are made of it on the device.
+        # On the CPU, what is loaded is what was decoded; beside it, it goes to the device, and batches are made of it.
         if self.device != "cpu" and self.on_host > _ABOUT_EVEN * load:
-            return "batches"
+            # A slow way holds up `load` and never lies far below it.
+            is_near = self.transfer is not None and load >= self.transfer.images_per_second / _ABOUT_EVEN
+            return "transfer" if is_near else "batches"
         if self.reading is not None and self.reading.images_per_second < self.decode.images_per_second:
             return "disk"
         return "decode"

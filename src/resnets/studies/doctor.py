@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from resnets import api
 from resnets.artifacts.run_directory import RunDirectory
 from resnets.data.cifar import default_data_root, find_cifar
-from resnets.data.open import dataset_spec_for
+from resnets.data.open import find_dataset
 from resnets.data.shard_mirror import fetched_before, fetched_shards, fetching_nothing, is_url
 from resnets.engine.device import check_precision, choose_device, set_up
 from resnets.engine.distributed import distributed
@@ -188,17 +188,16 @@ def _diagnose(
 
 
 def _with_data(spec: TrainSpec, data: str | Path | None, data_root: str | Path | None) -> tuple[TrainSpec, Path | None]:
-    root = Path(data_root) if data_root is not None else None
     if data is None:
         if isinstance(spec.dataset, ImageFolder):
             raise UserError("This recipe trains on a folder of images: name it with --data FOLDER.")
-        return spec, root
+        return spec, Path(data_root) if data_root is not None else None
     fetched = fetched_before(str(data)) if is_url(str(data)) else None
     if fetched is None and is_url(str(data)):
         raise _not_fetched(str(data))
-    dataset, folder = dataset_spec_for(str(fetched or data), spec.dataset)
+    dataset, root = find_dataset(fetched or data, data_root, spec.dataset)
     check_data(spec, dataset, str(data))
-    return dataclasses.replace(spec, dataset=dataset), folder or root
+    return dataclasses.replace(spec, dataset=dataset), root
 
 
 def _check_is_here(num_classes: Literal[10, 100], root: Path) -> None:
