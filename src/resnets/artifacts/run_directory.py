@@ -239,11 +239,25 @@ def read_spec(path: Path) -> TrainSpec:
 
 def write_json(path: Path, value: Any) -> None:
     """Write `value` to `path` so that the file is either the old one or complete."""
+    text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+    write_text(path, text, errors="backslashreplace")  # a valid escape in JSON
+
+
+def write_text(path: Path, text: str, *, errors: str = "strict") -> None:
+    """Write `text` to `path` so that the file is either the old one or complete.
+
+    Args:
+        path: the file. In a run directory, what a killed process had begun to write is removed by the next start.
+        text: its content, written in UTF-8.
+        errors: what becomes of characters that UTF-8 does not have; as for `open`.
+
+    Raises:
+        OSError: it cannot be written.
+    """
     temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
     try:
-        with temporary.open("w", encoding="utf-8", errors="backslashreplace") as file:  # a valid escape in JSON
-            json.dump(value, file, indent=2, ensure_ascii=False)
-            file.write("\n")
+        with temporary.open("w", encoding="utf-8", errors=errors) as file:
+            file.write(text)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

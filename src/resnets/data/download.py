@@ -67,7 +67,8 @@ def download(
 
     What has arrived is kept in `destination` + ".part"; the next call, or the next attempt, asks for the rest.
     `checksum` is as for `verify`; None as `limit_bytes` sets no limit. `authorization` is a header that the server of
-    `url` alone is sent, not one that it redirects to. After `attempts` in a row that bring no further byte it gives up; the waits between them double.
+    `url` alone is sent, not one that it redirects to. After `attempts` in a row that bring no further byte it gives up;
+    the waits between them double.
 
     Raises:
         DownloadError: the file cannot be had.

@@ -73,7 +73,7 @@ class TrainingFiles(PixelFiles):
 
     def paths(self, number: int) -> list[str]:
         """Return the images of pass `number`, for messages."""
-        return _paths(self._split, self._stream.indices(self._stream.positions(number)))
+        return self._split.paths(self._stream.indices(self._stream.positions(number)))
 
 
 class EvaluationFiles(PixelFiles):
@@ -98,11 +98,7 @@ class EvaluationFiles(PixelFiles):
 
     def paths(self, number: int) -> list[str]:
         """Return the images of batch `number`, for messages."""
-        return _paths(self._split, self._batches[number])
-
-
-def _paths(split: FileSplit, indices: Int64[np.ndarray, " n"]) -> list[str]:
-    return [split.images.path(index) for index in indices.tolist()]
+        return self._split.paths(self._batches[number])
 
 
 _Normalize = Callable[[UInt8[Tensor, "n channels height width"]], Float32[Tensor, "n channels height width"]]

@@ -52,6 +52,10 @@ class FileSplit:
         """Return some of the images, in this order."""
         return FileSplit(images=self.images.taken(indices), labels=self.labels[indices])
 
+    def paths(self, indices: Int64[np.ndarray, " k"]) -> list[str]:
+        """Return what messages call some of the images."""
+        return [self.images.path(index) for index in indices.tolist()]
+
 
 Split = ResidentSplit | FileSplit
 

@@ -80,7 +80,7 @@ class ViewFiles(TorchDataset[DecodedViews]):
 
     def paths(self, number: int) -> list[str]:
         """Return the images of batch `number`, for messages."""
-        return [self._split.images.path(index) for index in self._batches[number].tolist()]
+        return self._split.paths(self._batches[number])
 
     def _stacked(self, images: list[tuple[int, list[np.ndarray]]]) -> Views:
         indices = np.array([index for index, _ in images], dtype=np.int64)

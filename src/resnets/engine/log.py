@@ -9,6 +9,7 @@ import os
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from resnets.artifacts.run_directory import write_text
 from resnets.specs.errors import TrainingError
 
 if TYPE_CHECKING:
@@ -105,16 +106,7 @@ def cut_after(path: Path, step: int) -> None:
             continue
         if _is_entry(entry) and entry["step"] <= step and "final" not in entry:
             kept.append(line + "\n")
-    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write("".join(kept))
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
+    write_text(path, "".join(kept))
 
 
 def _is_entry(value: Any) -> bool:

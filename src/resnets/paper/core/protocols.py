@@ -290,23 +290,21 @@ def ten_crop_rows() -> tuple[Row, ...]:
     """Return the rows about ten-crop testing, for the tables whose errors are under it."""
     run, source = "our ten-crop test, 341 x 256 pixels", "Sec. 3.4"
     return (
-        Row(
-            run=run,
-            meaning="views of an image",
-            ours=Computed(value=lambda: seen_under(TenCrop()).views, slow=True),
-            rule=Within(tolerance=0, why="four corners and the centre, and all five mirrored"),
-            paper=10,
-            source=source,
-            decimals=0,
+        _counted(
+            run,
+            "views of an image",
+            lambda: seen_under(TenCrop()).views,
+            10,
+            source,
+            why="four corners and the centre, and all five mirrored",
         ),
-        Row(
-            run=run,
-            meaning="crops elsewhere than in the corners and the centre",
-            ours=Computed(value=crops_elsewhere, slow=True),
-            rule=Within(tolerance=0, why="places are exact"),
-            paper=0,
-            source=source,
-            decimals=0,
+        _counted(
+            run,
+            "crops elsewhere than in the corners and the centre",
+            crops_elsewhere,
+            0,
+            source,
+            why="places are exact",
         ),
         _averaged(run, lambda: seen_under(TenCrop()).difference, source),
     )
@@ -316,23 +314,16 @@ def dense_rows() -> tuple[Row, ...]:
     """Return the rows about dense testing at five scales."""
     run, source = "our dense test, 341 x 256 pixels", "Sec. 3.4"
     return (
-        Row(
-            run=run,
-            meaning="views of an image",
-            ours=Computed(value=lambda: seen_under(Dense()).views, slow=True),
-            rule=Within(tolerance=0, why="five scales, each mirrored too"),
-            paper=10,
-            source=source,
-            decimals=0,
+        _counted(
+            run,
+            "views of an image",
+            lambda: seen_under(Dense()).views,
+            10,
+            source,
+            why="five scales, each mirrored too",
         ),
-        Row(
-            run=run,
-            meaning="shorter sides other than 224, 256, 384, 480 and 640",
-            ours=Computed(value=other_scales, slow=True),
-            rule=Within(tolerance=0, why="sizes are exact"),
-            paper=0,
-            source=source,
-            decimals=0,
+        _counted(
+            run, "shorter sides other than 224, 256, 384, 480 and 640", other_scales, 0, source, why="sizes are exact"
         ),
         _averaged(run, lambda: seen_under(Dense()).difference, source),
         _averaged("the same, --dense-form global", lambda: seen_under(Dense(form="global")).difference, source),
@@ -342,6 +333,18 @@ def dense_rows() -> tuple[Row, ...]:
 def ensemble_rows() -> tuple[Row, ...]:
     """Return the row about the mean of the scores of several nets."""
     return (_averaged("our ensemble of six, random logits", ensemble_difference, "Sec. 4.1"),)
+
+
+def _counted(run: str, meaning: str, value: Callable[[], int], paper: int, source: str, *, why: str) -> Row:
+    return Row(
+        run=run,
+        meaning=meaning,
+        ours=Computed(value=value, slow=True),
+        rule=Within(tolerance=0, why=why),
+        paper=paper,
+        source=source,
+        decimals=0,
+    )
 
 
 def _averaged(run: str, value: Callable[[], float], source: str) -> Row:

@@ -62,44 +62,44 @@ def arithmetic(
     printed: str = "",
 ) -> Row:
     """Return a row that compares a number of the text with the same computed from the numbers of its tables."""
-    return Row(
-        run=run,
-        meaning=f"{ARITHMETIC}: {unit}",
-        ours=Computed(value=value),
-        rule=Within(tolerance=tolerance, why=why),
-        paper=paper,
-        printed=printed,
-        source=source,
-        decimals=decimals,
-    )
+    rule = Within(tolerance=tolerance, why=why)
+    return _of_printed(run, unit, value, rule, paper, source, decimals=decimals, printed=printed)
 
 
 def more_than(
     run: str, value: Callable[[], int | float], limit: int | float, source: str, *, why: str, printed: str
 ) -> Row:
     """Return a row that compares what the text has as "more than" a number with the numbers of its tables."""
-    return Row(
-        run=run,
-        meaning=f"{ARITHMETIC}: points",
-        ours=Computed(value=value),
-        rule=Above(limit=limit, why=why),
-        paper=limit,
-        printed=printed,
-        source=source,
-        decimals=1,
-    )
+    rule = Above(limit=limit, why=why)
+    return _of_printed(run, "points", value, rule, limit, source, decimals=1, printed=printed)
 
 
 def in_order(run: str, values: Sequence[float], source: str, *, why: str) -> Row:
     """Return a row that counts neighbours of printed numbers that do not fall, which the paper says all do."""
+    rule = Within(tolerance=0, why=why)
+    return _of_printed(run, "neighbours out of order", lambda: out_of_order(values), rule, 0, source, decimals=0)
+
+
+def _of_printed(
+    run: str,
+    unit: str,
+    value: Callable[[], int | float],
+    rule: Rule,
+    paper: int | float,
+    source: str,
+    *,
+    decimals: int,
+    printed: str = "",
+) -> Row:
     return Row(
         run=run,
-        meaning=f"{ARITHMETIC}: neighbours out of order",
-        ours=Computed(value=lambda: out_of_order(values)),
-        rule=Within(tolerance=0, why=why),
-        paper=0,
+        meaning=f"{ARITHMETIC}: {unit}",
+        ours=Computed(value=value),
+        rule=rule,
+        paper=paper,
+        printed=printed,
         source=source,
-        decimals=0,
+        decimals=decimals,
     )
 
 
