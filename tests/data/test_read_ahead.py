@@ -72,6 +72,22 @@ def die():
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+class DeathAfterAnItem:
+    """A worker dies only when an item of it has been taken: what it made but has not sent is lost with it."""
+
+    def __init__(self):
+        self.taken = multiprocessing.Event()
+
+    def die(self):
+        assert self.taken.wait(60)
+        die()
+
+    def noted(self, received):
+        for item in received:
+            self.taken.set()
+            yield item
+
+
 def refusal_of(taken, monkeypatch):
     monkeypatch.setattr(read_ahead, "_SECONDS_BETWEEN_LOOKS", 0.1)
     with pytest.raises(ResnetsError) as refused:
@@ -93,7 +109,8 @@ def test_a_wait_of_minutes_is_said_once_with_the_images_that_are_waited_for(monk
 
 @forked
 def test_the_images_that_a_worker_was_asked_for_when_it_died_are_named(monkeypatch):
-    refusal = refusal_of(items({1: die}, count=2), monkeypatch)
+    death = DeathAfterAnItem()
+    refusal = refusal_of(death.noted(items({1: death.die}, count=2)), monkeypatch)
     assert "an image kills it, one of 1/a.jpg, 1/b.jpg, 1/c.jpg, 1/d.jpg, 1/e.jpg and 2 more" in refusal
     assert "`resnets check-data DATA --quarantine` may find it" in refusal
 
@@ -120,6 +137,6 @@ def test_no_images_are_named_where_torch_keeps_other_notes(monkeypatch, notes):
 
 @forked
 def test_the_check_of_a_folder_is_not_proposed_for_an_address(monkeypatch):
-    refusal = refusal_of(items({1: die}, folder="https://server/photos/"), monkeypatch)
-    assert "one of https://server/photos/1/a.jpg" in refusal
+    refusal = refusal_of(items({0: die}, folder="https://server/photos/"), monkeypatch)
+    assert "one of https://server/photos/0/a.jpg" in refusal
     assert "check-data" not in refusal
