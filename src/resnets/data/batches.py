@@ -17,6 +17,7 @@ from resnets.data.resident import ResidentBatches, model_pixels
 from resnets.data.shards import ShardFiles
 from resnets.data.splits import Batch, FileSplit, ResidentSplit, Split
 from resnets.data.statistics import Statistics
+from resnets.data.transfer import sent
 from resnets.specs.data import AreaCrop, Color, ImageFolder, PadCrop, ScaleCrop
 from resnets.specs.errors import SpecError
 from resnets.specs.run import TrainSpec
@@ -191,9 +192,9 @@ def _resident_batches(
     images = model_pixels(split.images, preprocessor.spec)
     layout = torch.channels_last if channels_last else torch.contiguous_format
     for indices in chunks:
-        pixels = torch.from_numpy(np.ascontiguousarray(images[indices])).to(device, non_blocking=True)
+        pixels = sent(torch.from_numpy(np.ascontiguousarray(images[indices])), device)
         yield Batch(
             images=preprocessor.normalize(pixels.permute(0, 3, 1, 2)).contiguous(memory_format=layout),
-            labels=torch.from_numpy(split.labels[indices]).to(device, non_blocking=True),
+            labels=sent(torch.from_numpy(split.labels[indices]), device),
             indices=indices,
         )

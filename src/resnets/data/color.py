@@ -12,6 +12,7 @@ from jaxtyping import Float, Float32, Float64, UInt8
 from torch import Tensor
 
 from resnets.data.preprocess import Preprocessor, chunks
+from resnets.data.transfer import sent
 from resnets.specs.data import Color
 
 COLOR_DRAWS = 8
@@ -53,11 +54,11 @@ class ColorAugment:
         self, pixels: UInt8[Tensor, "n 3 h w"], uniforms: Float64[np.ndarray, "n 8"]
     ) -> Float32[Tensor, "n 3 h w"]:
         """Return the normalised batch in new memory of the same format; a row of `uniforms` decides on an image."""
-        shift = torch.from_numpy(self.shift(uniforms[:, :4])).to(pixels.device, non_blocking=True)
+        shift = sent(torch.from_numpy(self.shift(uniforms[:, :4])), pixels.device)
         color = self._color
         if not (color.brightness or color.contrast or color.saturation or color.hue):
             return self._preprocessor.normalize(pixels, shift)
-        factors = torch.from_numpy(jitter_factors(color, uniforms[:, 4:])).to(pixels.device, non_blocking=True)
+        factors = sent(torch.from_numpy(jitter_factors(color, uniforms[:, 4:])), pixels.device)
         output = torch.empty_like(pixels, dtype=torch.float32)
         for chunk in chunks(pixels):
             # One plane a channel: the arithmetic on single channels is several times as fast on a CPU.

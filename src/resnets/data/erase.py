@@ -12,6 +12,8 @@ import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
+from resnets.data.transfer import sent
+
 _ATTEMPTS = 10
 _AREA = (0.02, 0.33)
 _LOG_ASPECT = (math.log(0.3), math.log(3.3))
@@ -56,7 +58,7 @@ def erase_(images: Float[Tensor, "n c h w"], chosen: Rectangles) -> Float[Tensor
 
 def erase_with_mask_(images: Float[Tensor, "n c h w"], chosen: Rectangles) -> Float[Tensor, "n c h w"]:
     """Do what `erase_` does in a few operations on the whole batch, which suits an accelerator."""
-    bounds = torch.from_numpy(np.stack(chosen)).to(images.device, non_blocking=True)
+    bounds = sent(torch.from_numpy(np.stack(chosen)), images.device)
     tops, bottoms, lefts, rights = bounds[:, :, None]
     rows = torch.arange(images.shape[2], device=images.device)
     columns = torch.arange(images.shape[3], device=images.device)

@@ -28,6 +28,7 @@ from resnets.data.preprocess import Preprocessor
 from resnets.data.read_ahead import DecodedBatch, PixelFiles, decoded_batches
 from resnets.data.reading_threads import in_threads
 from resnets.data.splits import Batch, FileSplit, Skipped
+from resnets.data.transfer import sent
 from resnets.specs.data import AreaCrop, NoPolicy, PolicySpec, ScaleCrop
 from resnets.specs.errors import DataError, ImageError
 
@@ -112,7 +113,7 @@ def to_device(decoded: DecodedBatch, normalize: _Normalize, device: torch.device
     pixels = pixels.to(device, non_blocking=to_gpu).permute(0, 3, 1, 2)
     return Batch(
         images=normalize(pixels),
-        labels=decoded.labels.to(device, non_blocking=True),
+        labels=sent(decoded.labels, device),
         indices=decoded.indices.numpy(),
         skipped=tuple(decoded.skipped),
     )

@@ -21,6 +21,7 @@ from resnets.data.batch_augment import BatchAugment
 from resnets.data.order import TrainingStream
 from resnets.data.preprocess import Preprocessor
 from resnets.data.splits import Batch, ResidentSplit
+from resnets.data.transfer import sent
 from resnets.specs.data import PadCrop
 from resnets.specs.errors import DataError
 from resnets.specs.preprocess import Preprocess
@@ -85,7 +86,7 @@ class TorchCropper:
     def __call__(self, indices: Int64[np.ndarray, " n"], crops: PadCrops) -> Float[Tensor, "n height width channels"]:
         """Return the normalised crops of the images at `indices`, in new memory."""
         # One small transfer a batch instead of four.
-        choices = torch.from_numpy(np.stack([indices, *crops])).to(self._device, non_blocking=True)
+        choices = sent(torch.from_numpy(np.stack([indices, *crops])), self._device)
         index, top, left, flip = choices[:, :, None]
         rows = (top + self._rows)[:, :, None]
         mirrored = self._columns.flip(0)
@@ -141,7 +142,7 @@ class ResidentBatches:
         indices = self._stream.indices(positions)
         crops = pad_crops(self._augment, self._stream.uniforms(positions, PAD_CROP_DRAWS))
         images = self._crop(indices, crops).permute(0, 3, 1, 2)
-        labels = torch.from_numpy(self._labels[indices]).to(self._device, non_blocking=True)
+        labels = sent(torch.from_numpy(self._labels[indices]), self._device)
         batch = self._batch_augment(Batch(images=images, labels=labels, indices=indices), positions)
         return batch if self._channels_last else dataclasses.replace(batch, images=batch.images.contiguous())
 
