@@ -12,6 +12,10 @@ import pytest
 # Before matplotlib is imported anywhere: no window, whatever the machine has.
 os.environ["MPLBACKEND"] = "Agg"
 
+# What a terminal is like is for each test to say: the one that tests are started from decides nothing.
+for _name in ("COLUMNS", "LINES", "FORCE_COLOR", "NO_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
+    os.environ.pop(_name, None)
+
 # Derandomised, so that a failure in one place is the failure in the other.
 hypothesis.settings.register_profile("resnets", max_examples=25, deadline=None, derandomize=True, database=None)
 hypothesis.settings.load_profile("resnets")

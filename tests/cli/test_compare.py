@@ -185,6 +185,27 @@ def test_the_readers_file_is_short():
     assert len([line for line in own_file().splitlines() if line.strip()]) <= 25
 
 
+WAITING = """
+import time
+from pathlib import Path
+from resnets.cli.main import entry
+from resnets.engine.progress import Progress
+
+update = Progress.update
+
+def waiting(self, step, **values):
+    update(self, step, **values)
+    if step == 30 and Path("study/b-seed0").exists():
+        Path("reached").touch()
+        while not Path("sent").exists():
+            time.sleep(0.01)
+
+Progress.update = waiting
+entry()
+"""
+"""The command, whose second run waits in its middle until the signal is sent: it may neither be early nor late."""
+
+
 def test_sigterm_saves_exits_with_75_and_the_same_command_goes_on(tmp_path):
     line = [
         "digits.resnet8",
@@ -199,18 +220,17 @@ def test_sigterm_saves_exits_with_75_and_the_same_command_goes_on(tmp_path):
         "1",
         "--json",
     ]
-    command = [sys.executable, "-m", "resnets", "compare", *line, "--run", "study"]
+    command = [sys.executable, "-c", WAITING, "compare", *line, "--run", "study"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
         command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
-    log = tmp_path / "study" / "b-seed0" / "metrics.jsonl"
-    for _ in range(3_000):
-        if process.poll() is not None or (log.is_file() and log.stat().st_size):
-            break
+    deadline = time.monotonic() + 300
+    while process.poll() is None and time.monotonic() < deadline and not (tmp_path / "reached").exists():
         time.sleep(0.02)
     process.send_signal(signal.SIGTERM)
-    output, errors = process.communicate(timeout=120)
+    (tmp_path / "sent").touch()
+    output, errors = process.communicate(timeout=300)
     assert (process.returncode, output) == (75, ""), errors
     assert re.search(
         r"Stopped at step \d+ of 60, saved\. 1 of 2 runs are finished\. To go on: resnets compare ", errors

@@ -16,6 +16,7 @@ FLAGS = [
     "--headless",
     "--no-sandbox",
     "--disable-gpu",
+    "--disable-dev-shm-usage",  # a container may have little
     "--disable-quic",
     "--no-first-run",
     "--disable-background-networking",
@@ -35,7 +36,7 @@ class Visit:
     def __init__(self, page, folder, *flags):
         log = folder / "network.json"
         command = [BROWSER, *FLAGS, f"--user-data-dir={folder / 'profile'}", f"--log-net-log={log}", *flags]
-        done = subprocess.run([*command, page.as_uri()], capture_output=True, text=True, timeout=120, check=False)
+        done = subprocess.run([*command, page.as_uri()], capture_output=True, text=True, timeout=300, check=False)
         self.console = re.findall(r".*:CONSOLE.*", done.stderr)
         self.dom = done.stdout
         noted = re.findall(r'"traffic_annotation":(\d+),"url":"([^"]*)"', log.read_text(errors="replace"))

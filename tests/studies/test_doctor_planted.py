@@ -1,6 +1,7 @@
 """The doctor names the stage that limits, and its advice, followed by a real run, brings the gain that it predicted.
 
 The delays are planted, as sleeps: they need no processor, so that neither its speed nor what else it does decides.
+Where it is so busy that they are lost among its own, the test is repeated with longer ones.
 """
 
 import dataclasses
@@ -28,6 +29,25 @@ ALONE = Machine(device="cpu", threads=1, workers=1)
 SECONDS = 5.0
 WITHIN = 0.25
 """Of the predicted gain, as the followed one may differ from it."""
+SLOWNESS = (1, 2, 4)
+"""Times the delays and the length of the trial, one attempt after the other; what else a step costs stays as it is."""
+
+
+def patiently(test):
+    """Let a test fail only where it does with the longest delays too."""
+
+    def repeated(tmp_path):
+        for slowness in SLOWNESS:
+            with pytest.MonkeyPatch.context() as monkeypatch:
+                try:
+                    return test(tmp_path / f"{slowness}", monkeypatch, slowness)
+                except AssertionError:
+                    if slowness == SLOWNESS[-1]:
+                        raise
+        return None
+
+    repeated.__name__ = test.__name__
+    return repeated
 
 
 SMALL_NET = ResNetSpec(block="basic", blocks=(1,), widths=(8,), stem="3x3", shortcut="B")
@@ -109,24 +129,27 @@ def rate_of_training(run, spec, data, machine, steps):
     return [line["images_per_second"] for line in lines if "images_per_second" in line][-1]
 
 
-def examined(spec, data, machine=ALONE, seconds=SECONDS):
+def examined(spec, data, seconds, machine=ALONE):
     return resnets.doctor(spec, data=data, machine=machine, seconds=seconds).diagnosis
 
 
 def advice_of(diagnosis, kind):
-    return next(advice for advice in diagnosis.advice if advice.kinds == (kind,))
+    found = [advice for advice in diagnosis.advice if advice.kinds == (kind,)]
+    assert found, diagnosis.tried
+    return found[0]
 
 
 def assert_kept(advice, before, after):
     assert after / before == pytest.approx(advice.gain, rel=WITHIN)
 
 
-def test_a_slow_disk_is_named_and_smaller_images_bring_what_was_predicted(tmp_path, monkeypatch):
+@patiently
+def test_a_slow_disk_is_named_and_smaller_images_bring_what_was_predicted(tmp_path, monkeypatch, slowness):
     data = write_photographs(tmp_path / "photographs")
-    slow_disk(monkeypatch, 1_000_000)
-    slow_model(monkeypatch, 2)
+    slow_disk(monkeypatch, 1_000_000 / slowness)
+    slow_model(monkeypatch, 2 * slowness)
     spec = small_run()
-    diagnosis = examined(spec, data, dataclasses.replace(ALONE, workers=2))
+    diagnosis = examined(spec, data, SECONDS * slowness, dataclasses.replace(ALONE, workers=2))
     assert diagnosis.measured.limit == "disk", diagnosis.sentences
     advice = advice_of(diagnosis, "resize")
     assert advice.gain > 2
@@ -140,12 +163,13 @@ def test_a_slow_disk_is_named_and_smaller_images_bring_what_was_predicted(tmp_pa
     assert_kept(advice, before, after)
 
 
-def test_too_few_workers_are_named_and_more_bring_what_was_predicted(tmp_path, monkeypatch):
+@patiently
+def test_too_few_workers_are_named_and_more_bring_what_was_predicted(tmp_path, monkeypatch, slowness):
     data = write_photographs(tmp_path / "photographs")
-    slow_decoding(monkeypatch, 20)
-    slow_model(monkeypatch, 4)
+    slow_decoding(monkeypatch, 20 * slowness)
+    slow_model(monkeypatch, 4 * slowness)
     spec = small_run()
-    diagnosis = examined(spec, data)
+    diagnosis = examined(spec, data, SECONDS * slowness)
     assert diagnosis.measured.limit == "decode", diagnosis.sentences
     assert "1 worker" in diagnosis.sentences[0]
     advice = advice_of(diagnosis, "workers")
@@ -156,13 +180,15 @@ def test_too_few_workers_are_named_and_more_bring_what_was_predicted(tmp_path, m
     assert_kept(advice, before, after)
 
 
-def test_with_a_small_model_decoding_limits_and_raw_pixels_bring_what_was_predicted(tmp_path, monkeypatch):
+@patiently
+def test_with_a_small_model_decoding_limits_and_raw_pixels_bring_what_was_predicted(tmp_path, monkeypatch, slowness):
     data = write_photographs(tmp_path / "photographs")
-    slow_decoding(monkeypatch, 20, cores=2)
-    slow_model(monkeypatch, 4)
+    slow_decoding(monkeypatch, 20 * slowness, cores=2)
+    slow_model(monkeypatch, 4 * slowness)
     spec, machine = small_run(), dataclasses.replace(ALONE, workers=2)
-    diagnosis = examined(spec, data, machine)
+    diagnosis = examined(spec, data, SECONDS * slowness, machine)
     assert diagnosis.measured.limit == "decode", diagnosis.sentences
+    assert diagnosis.advice, diagnosis.tried
     assert "raw" in diagnosis.advice[0].kinds
     assert not [one for one in diagnosis.advice if one.kinds == ("resize",)]
     advice = advice_of(diagnosis, "raw")
@@ -172,11 +198,12 @@ def test_with_a_small_model_decoding_limits_and_raw_pixels_bring_what_was_predic
     assert_kept(advice, before, after)
 
 
-def test_a_large_model_limits_and_a_faster_precision_brings_what_was_predicted(tmp_path, monkeypatch):
+@patiently
+def test_a_large_model_limits_and_a_faster_precision_brings_what_was_predicted(tmp_path, monkeypatch, slowness):
     data = write_photographs(tmp_path / "photographs")
-    slow_model(monkeypatch, 12, ms_in_bf16=5)
+    slow_model(monkeypatch, 12 * slowness, ms_in_bf16=5 * slowness)
     spec = small_run()
-    diagnosis = examined(spec, data)
+    diagnosis = examined(spec, data, SECONDS * slowness)
     assert diagnosis.measured.limit == "model", diagnosis.sentences
     assert diagnosis.measured.waiting_share < 0.2
     advice = advice_of(diagnosis, "precision")
@@ -185,10 +212,11 @@ def test_a_large_model_limits_and_a_faster_precision_brings_what_was_predicted(t
     assert_kept(advice, before, after)
 
 
-def test_where_nothing_helps_the_doctor_says_so(tmp_path, monkeypatch):
+@patiently
+def test_where_nothing_helps_the_doctor_says_so(tmp_path, monkeypatch, slowness):
     data = write_photographs(tmp_path / "photographs")
-    slow_model(monkeypatch, 12)
-    diagnosis = examined(small_run(), data, seconds=3.0)
+    slow_model(monkeypatch, 12 * slowness)
+    diagnosis = examined(small_run(), data, 3.0 * slowness)
     assert diagnosis.measured.limit == "model", diagnosis.sentences
     assert not diagnosis.advice, diagnosis.advice
     assert diagnosis.tried

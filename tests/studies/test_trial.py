@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import resnets
+import resnets.studies.doctor as doctor_module
 from resnets.artifacts.run_directory import RunDirectory
 from resnets.cli.doctor_screen import _stages
 from resnets.data.preprocess import Preprocessor
@@ -22,9 +23,9 @@ from resnets.data.sources import FolderFiles, PackedNames
 from resnets.engine.distributed import distributed
 from resnets.engine.threads import threads
 from resnets.specs.data import ImageFolder
-from resnets.specs.errors import ImageError, UserError
+from resnets.specs.errors import DeviceError, ImageError, ResnetsError, UserError
 from resnets.specs.model import ResNetSpec
-from resnets.studies import trial_course
+from resnets.studies import trial_course, trial_images, trial_options
 from resnets.studies.commands import with_flags, without_flag
 from resnets.studies.diagnosis import Measured, _headline
 from resnets.studies.doctor import _places as places_of
@@ -158,20 +159,24 @@ def test_a_net_that_shares_its_cores_with_workers_is_tried_without_any():
         assert not list(no_workers(dataclasses.replace(crowded, **other)))
 
 
-def test_reading_stops_with_the_time_but_not_before_some_are_read():
+def test_reading_stops_with_the_time_but_not_before_some_are_read(monkeypatch):
+    now, lock = [0.0], threading.Lock()
+    monkeypatch.setattr(trial_images.time, "perf_counter", lambda: now[0])
+
     class Slow(ImagesInMemory):
         def read(self, index, most=None):
-            time.sleep(0.02)
+            with lock:
+                now[0] += 0.02
             return super().read(index, most)
 
-    reading = read_images(Slow([b"abc"], 100), range(100), readers=2, seconds=0.1)
-    assert 2 <= len(reading.indices) < 40
+    reading = read_images(Slow([b"abc"], 100), range(100), readers=2, seconds=0.11)
+    assert 6 <= len(reading.indices) <= 7  # one of them while the other reader was at the last that there is time for
     assert reading.images_per_second == pytest.approx(len(reading.indices) / reading.seconds)
     assert len(read_images(Slow([b"abc"], 9), range(9), readers=3, seconds=0.0, at_least=9).indices) == 9
 
 
 def test_readers_wait_side_by_side_and_unreadable_images_are_counted():
-    barrier = threading.Barrier(3, timeout=5)
+    barrier = threading.Barrier(3, timeout=300)
 
     class Together(ImagesInMemory):
         def read(self, index, most=None):
@@ -180,7 +185,7 @@ def test_readers_wait_side_by_side_and_unreadable_images_are_counted():
                 raise ImageError("it is broken")
             return bytes([index])
 
-    reading = read_images(Together([b""], 3), [2, 1, 0], readers=3, seconds=5.0)
+    reading = read_images(Together([b""], 3), [2, 1, 0], readers=3, seconds=300.0)
     assert (reading.indices, reading.contents, reading.unreadable) == ((2, 0), (b"\2", b"\0"), 1)
 
 
@@ -294,6 +299,58 @@ def test_a_batch_of_the_trial_is_work_for_all_threads_of_the_process(course):
     assert (together, alone) == (16, 8)  # 64, halved
 
 
+def test_the_whole_takes_no_more_images_than_fit_into_the_memory_of_the_device(course, monkeypatch):
+    asked = []
+
+    def limited(images, most):
+        asked.append(images)
+        if images > most:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 MiB.")
+        return rate(1)
+
+    monkeypatch.setattr(Course, "_begin", lambda self, memory, *_: (Trainee(memory), 4, 4))
+    monkeypatch.setattr(trial_course, "step_rate", lambda parts, trainee, batch, *_: limited(len(batch), 2))
+    monkeypatch.setattr(trial_course, "training_rate", lambda parts, *_: limited(parts.spec.global_batch, 1))
+    found = course.measure()
+    assert asked == [4, 2, 2, 1]
+    assert (found.batch, found.recipe_batch, len(course._batch)) == (1, 4, 1)
+    notes = [note for note in course.notes if "--accumulation" in note]
+    assert [note.partition(" does")[0] for note in notes] == ["A pass of 4 images", "A pass of 2 images"]
+
+
+@pytest.mark.parametrize(("text", "expected"), [("MPS backend out of memory", ResnetsError), ("shapes", RuntimeError)])
+def test_a_single_image_that_does_not_fit_and_other_errors_end_the_trial(course, monkeypatch, text, expected):
+    def fail(*_):
+        raise RuntimeError(text)
+
+    monkeypatch.setattr(Course, "_begin", lambda self, memory, *_: (Trainee(memory), 4, 4))
+    monkeypatch.setattr(trial_course, "step_rate", fail)
+    with pytest.raises(expected):
+        course.measure()
+
+
+def test_a_trial_without_memory_ends_in_an_error_that_shows_the_machine(monkeypatch):
+    def fail(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 MiB. GPU 0 has 4 MiB free.")
+
+    monkeypatch.setattr(doctor_module, "_diagnose", fail)
+    with pytest.raises(ResnetsError, match="too little free memory") as caught:
+        resnets.doctor("digits.resnet8", machine=resnets.Machine(device="cpu"))
+    assert not isinstance(caught.value, UserError)
+
+
+def test_a_gpu_without_bf16_is_tried_with_fp16(course, monkeypatch):
+    def check(precision, device):
+        if precision == "bf16":
+            raise DeviceError("too old")
+
+    monkeypatch.setattr(trial_options, "check_precision", check)
+    assert [one.label for one in trial_options._half_precision(torch.device("cuda"))] == ["fp16"]
+    assert not list(trial_options._half_precision(torch.device("cpu")))
+    (option,) = trial_options._half_precision(torch.device("cuda"))
+    assert option.change(course.parts).spec.precision == "fp16"
+
+
 def test_the_time_that_forgetting_files_takes_counts(course, monkeypatch):
     monkeypatch.setattr(Course, "_turn", lambda self, parts: time.sleep(0.05) or 0)
     monkeypatch.setattr(trial_course, "training_rate", lambda *_: rate(1))
@@ -302,11 +359,20 @@ def test_the_time_that_forgetting_files_takes_counts(course, monkeypatch):
 
 
 def test_what_the_device_does_is_no_part_of_what_the_host_decodes(course, monkeypatch):
-    monkeypatch.setattr(Preprocessor, "normalize", lambda self, pixels: time.sleep(0.05) or pixels.float())
+    normalised = []
+
+    def normalize(self, pixels):
+        normalised.append(len(pixels))
+        time.sleep(0.05)
+        return pixels.float()
+
+    monkeypatch.setattr(Preprocessor, "normalize", normalize)
     assert loading_rate(course.parts, 0.1).images_per_second < 80  # 4 images in 0.05 s
+    assert normalised
+    normalised.clear()
     found = host_rate(course.parts, 0.1)
     assert found.images % 4 == 0
-    assert found.images_per_second > 80
+    assert not normalised
 
 
 def test_a_flag_takes_the_place_of_the_one_before():
