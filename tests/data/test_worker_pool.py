@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from resnets.data import worker_pool
 from resnets.data.worker_pool import in_processes
 
 pytestmark = pytest.mark.dist
@@ -108,3 +109,15 @@ def test_ctrl_c_ends_every_process_at_once_and_in_silence():
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does
     out, err = process.communicate(timeout=10)
     assert (out, err) == ("left 0\n", "")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only a process that is forked takes over what is replaced here")
+def test_ctrl_c_does_not_end_a_process_that_starts(monkeypatch):
+    serve = worker_pool._serve
+
+    def interrupted(*arguments):
+        os.kill(os.getpid(), signal.SIGINT)
+        serve(*arguments)
+
+    monkeypatch.setattr(worker_pool, "_serve", interrupted)
+    assert collected(range(3), workers=2) == [0, 1, 4]

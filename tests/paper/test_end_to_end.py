@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 
 import numpy as np
@@ -16,6 +15,7 @@ import torch
 
 from resnets import api
 from resnets.data import cifar
+from resnets.engine.progress import Progress
 from resnets.paper.core import workshop
 from resnets.paper.core.cifar import loss_difference, training_loss
 from resnets.paper.core.cifar import test_error as final_test_error
@@ -82,21 +82,21 @@ def final_weights(folder):
     return torch.load(path, weights_only=True)["model"]
 
 
-def test_interrupted_by_sigterm_the_same_call_goes_on_and_ends_with_the_same_weights(tmp_path):
+def test_interrupted_by_sigterm_the_same_call_goes_on_and_ends_with_the_same_weights(tmp_path, monkeypatch):
     plan = digits("resnet8", steps=60)
     whole = fill("tiny", planned(plan), settings(tmp_path / "whole", budget="cpu"))
 
-    def stop_when_it_runs():
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline and not list((tmp_path / "cut").glob("*/checkpoints/step-*.pt")):
-            time.sleep(0.01)
-        os.kill(os.getpid(), signal.SIGTERM)
+    update = Progress.update
 
-    stopper = threading.Thread(target=stop_when_it_runs)
-    stopper.start()
-    with pytest.raises(InterruptedRunError) as stopped:
-        fill("tiny", planned(plan), settings(tmp_path / "cut", budget="cpu"))
-    stopper.join()
+    def stop_behind_a_checkpoint(self, step, **values):
+        update(self, step, **values)
+        if step == 25:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Progress, "update", stop_behind_a_checkpoint)
+        with pytest.raises(InterruptedRunError) as stopped:
+            fill("tiny", planned(plan), settings(tmp_path / "cut", budget="cpu"))
     assert stopped.value.exit_code == 75
     (directory,) = (tmp_path / "cut").iterdir()
     assert not (directory / "model").exists()
@@ -242,10 +242,13 @@ def test_small_images_and_thin_nets_train_and_are_tested_at_their_size(tmp_path,
 
 
 def test_the_command_exits_with_75_on_sigterm_and_goes_on(tmp_path, small_cifar):
-    # Another process, as a scheduler sees it; the sizes of the set are set in it too.
+    # Another process, as a scheduler sees it; the sizes of the set are set in it too. However late the signal is sent,
+    # the run has not ended by then: it waits before its end.
     program = """
-import sys
+import sys, time
+from pathlib import Path
 from resnets.data import cifar
+from resnets.engine.progress import Progress
 from resnets.paper import table6
 from resnets.paper.core.experiment import Experiment, FromRuns, PlannedRun
 import dataclasses
@@ -255,6 +258,12 @@ spec = scaled("cifar10.resnet8", steps=int(sys.argv.pop(1)), image_px=8, first_w
 row = table6.EXPERIMENT.rows[-1]
 ours = dataclasses.replace(row.ours, runs=(PlannedRun(name="ResNet-8", spec=spec),))
 table6.EXPERIMENT = dataclasses.replace(table6.EXPERIMENT, rows=(dataclasses.replace(row, ours=ours),))
+update = Progress.update
+def waiting(self, step, **values):
+    update(self, step, **values)
+    while step == 130 and not Path("sent").exists():
+        time.sleep(0.01)
+Progress.update = waiting
 from resnets.cli.main import main
 sys.exit(main(sys.argv[1:]))
 """
@@ -262,14 +271,16 @@ sys.exit(main(sys.argv[1:]))
     command += ["--data-root", str(small_cifar), "--run-root", "runs", "--device", "cpu", "--threads", "1"]
     command += ["--checkpoint-every", "20"]
     process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and not list(tmp_path.glob("runs/*/checkpoints/step-*.pt")):
+    deadline = time.monotonic() + 300
+    found = "runs/*/checkpoints/step-*.pt"
+    while process.poll() is None and time.monotonic() < deadline and not list(tmp_path.glob(found)):
         time.sleep(0.02)
     process.send_signal(signal.SIGTERM)
-    output, messages = process.communicate(timeout=60)
-    assert (process.returncode, output) == (75, "")
+    (tmp_path / "sent").touch()
+    output, messages = process.communicate(timeout=300)
+    assert (process.returncode, output) == (75, ""), messages
     assert "resnets reproduce table6 --budget cpu" in messages
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     (row,) = json.loads(done.stdout)["rows"]
     assert row["ours"] is not None

@@ -350,6 +350,24 @@ def test_two_processes_do_not_share_a_run_directory(digits_spec, tmp_path):
         other.communicate("\n")
 
 
+WAITING = """
+import time
+from resnets.cli.main import entry
+from resnets.engine.progress import Progress
+
+update = Progress.update
+
+def waiting(self, step, **values):
+    update(self, step, **values)
+    if step == 30:
+        time.sleep(3600)
+
+Progress.update = waiting
+entry()
+"""
+"""The command, whose run waits before its end: however late it is killed, it has not ended by then."""
+
+
 @pytest.mark.slow
 def test_kill_9_loses_nothing_but_the_steps_since_the_checkpoint(photos, photos_spec, tmp_path):
     config = tmp_path / "spec.json"
@@ -358,17 +376,17 @@ def test_kill_9_loses_nothing_but_the_steps_since_the_checkpoint(photos, photos_
     long = dataclasses.replace(photos_spec, steps=40, full_steps=40, evaluate_every_steps=20)
     config.write_text(json.dumps(to_json(long)))
     run = tmp_path / "run"
-    command = [sys.executable, "-m", "resnets", "train", "--from", str(config), "--data", str(photos)]
-    command += ["--checkpoint-every", "4", "--workers", "1", "--device", "cpu", "--quiet", "--run"]
+    options = ["train", "--from", str(config), "--data", str(photos)]
+    options += ["--checkpoint-every", "4", "--workers", "1", "--device", "cpu", "--quiet", "--run"]
+    command = [sys.executable, "-m", "resnets", *options]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen([*command, str(run)], env=environment)
-    deadline = time.monotonic() + 60
-    while len(checkpoints(run / "checkpoints")) < 2:
-        assert time.monotonic() < deadline
-        assert process.poll() is None
+    process = subprocess.Popen([sys.executable, "-c", WAITING, *options, str(run)], env=environment)
+    deadline = time.monotonic() + 300
+    while process.poll() is None and time.monotonic() < deadline and len(checkpoints(run / "checkpoints")) < 2:
         time.sleep(0.01)
     process.kill()
     assert process.wait() == -signal.SIGKILL
+    assert len(checkpoints(run / "checkpoints")) >= 2
     assert not (run / "model").exists()
     subprocess.run([*command, str(run)], check=True, env=environment, capture_output=True)
     subprocess.run([*command, str(tmp_path / "whole")], check=True, env=environment, capture_output=True)

@@ -13,7 +13,7 @@ import signal
 import sys
 import time
 from collections import deque
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import wait
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -62,7 +62,8 @@ def in_processes(
                 if worker.batch is None:
                     worker.give(again.popleft() if again else next(batches, None))
             while len(pool) < workers and (task := again.popleft() if again else next(batches, None)):
-                pool.append(_Worker(context, function))
+                with _without_interrupts():
+                    pool.append(_Worker(context, function))
                 pool[-1].give(task)
             busy = {worker.connection: worker for worker in pool if worker.batch is not None}
             if not busy:
@@ -92,6 +93,19 @@ def in_processes(
     finally:
         for worker in pool:
             worker.end()
+
+
+@contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """Hold Ctrl-C back in the block, and for good in processes that start in it: it would end them with a traceback."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _batches(items: Iterable[Item]) -> Iterator[tuple[int, list[Item]]]:
