@@ -19,6 +19,7 @@ import torch.nn.functional as F  # noqa: N812
 from PIL import Image, ImageOps
 
 from resnets.analysis.maps import activation_maps, gradient_maps, stage_module
+from resnets.engine.device import use
 from resnets.specs.errors import DataError
 
 if TYPE_CHECKING:
@@ -116,6 +117,7 @@ def _maps_of(
         raise DataError(f"{outside[0]} is no class of the model; classes are 0 to {len(stored.classes) - 1}.")
     side = stored.preprocessor.spec.crop_px
     maps = np.empty((len(pixels), side, side), np.float32)
+    use(device)
     stored.model.to(device)
     for start, batch in _batches(pixels):
         part = slice(start, start + len(batch))

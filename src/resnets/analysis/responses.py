@@ -24,6 +24,7 @@ from torch import nn
 from resnets.analysis.layers import Layer, watched
 from resnets.analysis.passes import told
 from resnets.data.batches import evaluation_batches
+from resnets.engine.device import use
 from resnets.engine.distributed import Distributed
 from resnets.engine.recalibrate import recalibrate_batch_norm
 from resnets.specs.errors import DataError, ModelError, UserError
@@ -171,6 +172,7 @@ def responses_on(
     if images is not None and images < 2:
         raise UserError(f"images is {images}; responses need 2 or more.")
     device = torch.device(device)
+    use(device)
     model = copy.deepcopy(stored.model).to(device).eval()
     of = len(split) if images is None else min(images, len(split))
     most = max(_LEAST_BATCH, _PIXELS_A_BATCH // stored.preprocessor.spec.crop_px**2)

@@ -107,6 +107,7 @@ def _parser() -> flags.Parser:
     machine = flags.add_machine(parser)
     machine.add_argument("--channels-last", choices=("auto", "yes", "no"), default="auto", help="memory layout n h w c")
     machine.add_argument("--compile", action="store_true", help="compile the models: a slower start, faster steps")
+    flags.add_deterministic(machine)
     machine.add_argument(
         "--checkpoint-every", type=int, default=1_000, metavar="N", help="steps between checkpoints (1000)"
     )

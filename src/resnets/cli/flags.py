@@ -56,11 +56,25 @@ def add_machine(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     return group
 
 
+def add_deterministic(group: argparse._ArgumentGroup) -> None:
+    """Add --deterministic, for what trains."""
+    group.add_argument("--deterministic", action="store_true", help="the same bits on a GPU too: slower")
+
+
 def machine(arguments: argparse.Namespace) -> Machine:
     """Return the machine that the flags describe."""
     from resnets.specs.run import Machine
 
-    names = ("device", "workers", "threads", "channels_last", "compile", "checkpoint_every", "keep_checkpoints")
+    names = (
+        "device",
+        "workers",
+        "threads",
+        "channels_last",
+        "compile",
+        "deterministic",
+        "checkpoint_every",
+        "keep_checkpoints",
+    )
     return Machine(**{name: getattr(arguments, name) for name in names if hasattr(arguments, name)})
 
 

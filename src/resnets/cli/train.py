@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from resnets.tasks.classify.train import TrainedRun
 
 DESCRIPTION = """\
-Train a recipe. The same command resumes an interrupted run; on a finished one it says so and exits with 0.
+Train a recipe. The same command resumes an interrupted run; on a finished one it says so and exits with 0, on one
+that diverged it says so and exits with 1.
 Every field of the run can be changed by its path, as in --optimizer.base-lr 0.05.
 """
 EPILOG = """\
@@ -113,6 +114,7 @@ def add_run(parser: flags.Parser) -> None:
     machine = flags.add_machine(parser)
     machine.add_argument("--channels-last", choices=("auto", "yes", "no"), default="auto", help="memory layout n h w c")
     machine.add_argument("--compile", action="store_true", help="compile the model: a slower start, faster steps")
+    flags.add_deterministic(machine)
     machine.add_argument(
         "--checkpoint-every", type=int, default=1_000, metavar="N", help="steps between checkpoints (1000)"
     )

@@ -194,16 +194,19 @@ class Machine:
     """Facts of the machine: they change the speed of a run, not what it is."""
 
     device: str = "auto"
-    """cpu, cuda, cuda:1, mps, or auto: the best there is."""
+    """cpu, cuda (torch's current GPU: the first, unless another was made that), cuda:1, mps, or auto: the best there is.
+    Under torchrun each process takes a GPU of its own."""
     workers: int = -1
-    """Processes that decode images; -1 is one a core beside a GPU, at most 8, and none on the CPU, whose threads decode
-    between the steps. Unused for digits and CIFAR."""
+    """Processes that decode images; -1 is one a core beside a GPU, at most 8, where torchrun's processes on a machine
+    share its cores; and none on the CPU, whose threads decode between the steps. Unused for digits and CIFAR."""
     threads: int = 0
     """Threads of the CPU arithmetic; 0 leaves torch's choice."""
     channels_last: Literal["auto", "yes", "no"] = "auto"
     """Memory layout of images and weights: n h w c is faster nearly everywhere."""
     compile: bool = False
     """Compile the model with torch.compile: a minute at the start, then faster steps."""
+    deterministic: bool = False
+    """The same bits on a GPU too, in one process or two: slower. On the CPU it changes nothing, and on mps either."""
     checkpoint_every: int = 1_000
     """Steps between checkpoints."""
     keep_checkpoints: int = 0

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from resnets.engine.device import set_up
+from resnets.engine.device import deterministic, set_up
 from resnets.specs.errors import ResnetsError
 from resnets.studies.trial import Rate, Trainee, first_batch, step_rate, training_rate
 
@@ -67,9 +67,10 @@ def main() -> None:
     warnings.simplefilter("ignore")
     torch.set_num_threads(threads)
     set_up(parts.ranks.device, dataclasses.replace(parts.machine, threads=threads))
-    trainee = Trainee(parts)
-    step_rate(parts, trainee, first_batch(parts), 0.0)
-    print(json.dumps(dataclasses.asdict(training_rate(parts, trainee, seconds, first_step))))
+    with deterministic(parts.ranks.device, parts.machine):
+        trainee = Trainee(parts)
+        step_rate(parts, trainee, first_batch(parts), 0.0)
+        print(json.dumps(dataclasses.asdict(training_rate(parts, trainee, seconds, first_step))))
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
+from resnets.engine.device import use
 from resnets.specs.errors import DataError, ImageError
 
 if TYPE_CHECKING:
@@ -89,6 +90,7 @@ def compute_each(
         DataError: an entry is of another type.
     """
     device = device or torch.device("cpu")
+    use(device)
     stored.model.to(device)
     remaining = iter(images)
     while batch := [_pixels(stored.preprocessor, image) for image in itertools.islice(remaining, BATCH_SIZE)]:
