@@ -15,7 +15,7 @@ from resnets.artifacts.run_directory import RunDirectory
 from resnets.data.cifar import default_data_root, find_cifar
 from resnets.data.open import find_dataset
 from resnets.data.shard_mirror import fetched_before, fetched_shards, fetching_nothing, is_url
-from resnets.engine.device import check_precision, choose_device, set_up
+from resnets.engine.device import check_precision, choose_device, deterministic, set_up
 from resnets.engine.distributed import distributed
 from resnets.engine.threads import threads
 from resnets.recipes.find import check_data, recipe
@@ -114,7 +114,7 @@ def doctor(
         words += [] if data_root is None else ["--data-root", str(data_root)]
     device = choose_device(machine.device)
     check_precision(spec.precision, device)
-    with threads(0):
+    with threads(0), deterministic(device, machine):
         set_up(device, machine)
         diagnosis = _diagnose(
             spec, data, data_root, run, machine, list(words), facts, seconds, compile_trial, on_stage, device

@@ -12,6 +12,7 @@ from __future__ import annotations
 import bisect
 import dataclasses
 import math
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
@@ -23,6 +24,7 @@ from resnets.data.preprocess import Preprocessor
 from resnets.data.splits import FileSplit
 from resnets.data.view_loader import view_batches
 from resnets.data.views import REFERENCE_CROP_PX, shorter_sides
+from resnets.engine.device import without_trials
 from resnets.engine.loop import EvaluationStopped
 from resnets.engine.step import autocast
 from resnets.specs.errors import ModelError, UserError
@@ -231,15 +233,17 @@ class _ViewScorer:
             score_map = cast("_ScoreMap", model.score_map)
             window = _window(score_map, preprocessor, device) if protocol.form == "window" else None
             self._logits = lambda images: score_map(images, window)
+            self._algorithms = without_trials
         else:
             self._flips = True
             self._logits = lambda images: model(images)[:, :, None, None]
+            self._algorithms = nullcontext
 
     @torch.inference_mode()
     def __call__(self, decoded: DecodedViews) -> Scored:
         """Return the logarithms of the averaged scores; the images are in the order of their groups."""
         # One context for all passes: the weights are rounded to the precision once in it.
-        with autocast(self._precision, self._device):
+        with self._algorithms(), autocast(self._precision, self._device):
             groups = [self._averaged([self._of_one_size(views) for views in group.sizes]) for group in decoded.groups]
         return Scored(
             logits=torch.cat([*groups]) if groups else torch.empty(0, 0),

@@ -20,7 +20,7 @@ from resnets.artifacts.model_folder import StoredModel, check_weights, load_mode
 from resnets.artifacts.run_directory import RunDirectory
 from resnets.artifacts.transfer import Transfer, transfer
 from resnets.engine.checkpoint import latest_checkpoint, load_checkpoint
-from resnets.engine.device import check_precision, choose_device, set_up
+from resnets.engine.device import check_precision, choose_device, deterministic, set_up
 from resnets.engine.distributed import distributed
 from resnets.engine.interruption import listen
 from resnets.engine.log import MetricsLog
@@ -96,6 +96,7 @@ def train(
     check_precision(spec.precision, device)
     set_up(device, machine)
     with ExitStack() as stack:
+        stack.enter_context(deterministic(device, machine))
         interruption = stack.enter_context(listen())
         ranks = stack.enter_context(distributed(device))
         parts = prepare(spec, root, RunDirectory(run), machine, ranks, command, quiet=quiet)
@@ -267,7 +268,8 @@ def _opening_lines(parts: Parts, state: TrainState, resumed: bool, transferred: 
     layout = "channels-last" if parts.channels_last else "contiguous"
     ranks = f", {parts.ranks.world_size} processes" if parts.ranks.world_size > 1 else ""
     compiled = ", compiled" if parts.machine.compile else ""
-    yield f"{parts.ranks.device}, {spec.precision}, {layout}{compiled}{ranks}; run directory {parts.directory.path}"
+    exact = ", deterministic" if parts.machine.deterministic else ""
+    yield f"{parts.ranks.device}, {spec.precision}, {layout}{compiled}{exact}{ranks}; run directory {parts.directory.path}"
     if spec.steps < spec.full_steps:
         yield (
             f"Shortened: {spec.steps:,} of the recipe's {spec.full_steps:,} steps; what the recipe counts in steps is "
