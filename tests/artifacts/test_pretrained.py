@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import os
 import pickle
 import socket
 import types
@@ -221,12 +222,12 @@ def test_files_that_are_damaged_on_the_hub_are_refused(hub, damage):
 def test_a_hub_that_cannot_be_reached_says_what_to_put_where(monkeypatch, tmp_path, small_net):
     monkeypatch.setenv("RESNETS_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("resnets.data.download.time.sleep", lambda _: None)
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{unused.getsockname()[1]}"
-    monkeypatch.setenv("HF_ENDPOINT", url)
-    with pytest.raises(ModelError, match="sha256sum") as caught:
-        open_source("hf-hub:owner/small")
+    with socket.socket() as silent:  # bound and not listening: it refuses, and no other program gets its port
+        silent.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        monkeypatch.setenv("HF_ENDPOINT", url)
+        with pytest.raises(ModelError, match="sha256sum") as caught:
+            open_source("hf-hub:owner/small")
     folder = tmp_path / "cache" / "hub" / "owner" / "small" / "main"
     assert f"{url}/owner/small/tree/main" in str(caught.value)
     assert str(folder) in str(caught.value)
@@ -404,6 +405,7 @@ def test_files_put_beside_the_record_of_a_broken_download_are_verified_before_th
     (folder / "model.safetensors").write_bytes(hub.models["owner/small"]["model.safetensors"])
     assert hub.commit[:12] in open_source("hf-hub:owner/small").licence
     (folder / "model.safetensors").write_bytes(other.read_bytes())
+    os.utime(folder / "model.safetensors", (1, 1))  # two changes in quick succession may have one time
     with pytest.raises(DataError, match="sha256 checksum"):
         open_source("hf-hub:owner/small")
     (folder / "source.json").unlink()

@@ -286,7 +286,7 @@ def test_mutated_files_are_an_image_of_the_size_they_state_or_an_image_error(mon
     for _ in range(MUTATIONS):
         content = _damaged(dice.choice(files), dice.choice(files), dice)
         draws = np.array([dice.random() for _ in range(4)])
-        size, started = read_size(content), time.perf_counter()
+        size, started = read_size(content), time.process_time()
         try:
             image = read_image(content)
         except ImageError:
@@ -306,7 +306,7 @@ def test_mutated_files_are_an_image_of_the_size_they_state_or_an_image_error(mon
                 by_pillow = _cropped(content, augment, draws)
             # What one decoder refuses, the other refuses, and damaged pixels are the same in both.
             np.testing.assert_array_equal(crop, by_pillow)
-        assert time.perf_counter() - started < 30
+        assert time.process_time() - started < 30
     assert min(outcomes.values()) > MUTATIONS / 10
     assert outcomes["read"] + outcomes["refused"] == MUTATIONS
 

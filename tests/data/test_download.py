@@ -77,7 +77,7 @@ def server():
         server.shutdown()
 
 
-_download = functools.partial(download, first_wait_s=0.0, timeout_s=5.0)
+_download = functools.partial(download, first_wait_s=0.0, timeout_s=60.0)
 
 
 def test_a_download_is_complete_and_its_progress_reaches_the_total(server, tmp_path):

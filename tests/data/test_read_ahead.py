@@ -1,5 +1,6 @@
 """Worker processes that read ahead end with the process that asked them to, however that ends."""
 
+import errno
 import functools
 import multiprocessing
 import os
@@ -45,7 +46,7 @@ def test_workers_end_with_a_killed_parent_though_they_hold_more_than_can_be_sent
     time.sleep(0.3)  # the workers fill their pipes
     os.kill(program.pid, signal.SIGKILL)
     # The workers hold the far end of this pipe too.
-    program.communicate(timeout=60)
+    program.communicate(timeout=120)
 
 
 class Items(Dataset):
@@ -79,13 +80,32 @@ class DeathAfterAnItem:
         self.taken = multiprocessing.Event()
 
     def die(self):
-        assert self.taken.wait(60)
+        assert self.taken.wait(120)
         die()
 
     def noted(self, received):
         for item in received:
             self.taken.set()
             yield item
+
+
+class ClockOfAWait:
+    """A minute goes by with every look while an item is waited for, which comes after ten looks; then it stands still."""
+
+    def __init__(self):
+        self.readings = 0
+        self.over = multiprocessing.Event()
+
+    def wait(self):
+        assert self.over.wait(120)
+
+    def monotonic(self):
+        if self.over.is_set():
+            return 60.0 * self.readings
+        self.readings += 1
+        if self.readings == 20:  # it is read before and after each look
+            self.over.set()
+        return 60.0 * self.readings
 
 
 def refusal_of(taken, monkeypatch):
@@ -98,12 +118,13 @@ def refusal_of(taken, monkeypatch):
 @forked
 def test_a_wait_of_minutes_is_said_once_with_the_images_that_are_waited_for(monkeypatch, capfd):
     monkeypatch.setattr(read_ahead, "_SECONDS_BETWEEN_LOOKS", 0.1)
-    taken = items({1: functools.partial(time.sleep, 2)})
+    clock = ClockOfAWait()
+    taken = items({1: clock.wait})
     assert next(taken) == 0  # the start of the process is no part of the wait
-    monkeypatch.setattr(read_ahead, "_SECONDS_OF_SILENCE", 0.5)
+    monkeypatch.setattr(read_ahead, "time", clock)
     assert list(taken) == [1, 2]
     said = capfd.readouterr().err
-    assert said.startswith("No images for 1 minute, those waited for being 1/a.jpg, 1/b.jpg,")
+    assert said.startswith("No images for 3 minutes, those waited for being 1/a.jpg, 1/b.jpg,")
     assert said.count("\n") == 1
 
 
@@ -113,6 +134,23 @@ def test_the_images_that_a_worker_was_asked_for_when_it_died_are_named(monkeypat
     refusal = refusal_of(death.noted(items({1: death.die}, count=2)), monkeypatch)
     assert "an image kills it, one of 1/a.jpg, 1/b.jpg, 1/c.jpg, 1/d.jpg, 1/e.jpg and 2 more" in refusal
     assert "`resnets check-data DATA --quarantine` may find it" in refusal
+
+
+@forked
+def test_the_images_of_a_worker_whose_connection_ends_before_it_are_named(monkeypatch):
+    lost = multiprocessing.Event()
+
+    def die_later():
+        assert lost.wait(120)
+        time.sleep(0.5)
+        die()
+
+    def lose(processes, timeout=None):
+        lost.set()
+        raise ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET))
+
+    monkeypatch.setattr(read_ahead._Processes, "_try_get_data", lose)
+    assert "one of 0/a.jpg" in refusal_of(items({0: die_later}, count=1), monkeypatch)
 
 
 @forked

@@ -62,7 +62,7 @@ def test_a_forked_process_reads_with_threads_of_its_own(threads):
     assert in_threads(abs, range(9)) == list(range(9))
     child = multiprocessing.get_context("fork").Process(target=_read_and_exit)
     child.start()
-    child.join(20)
+    child.join(120)
     ended = child.exitcode
     child.kill()
     assert ended == 0

@@ -235,11 +235,11 @@ def test_two_preparations_at_once_do_not_write_to_one_folder(folder, tmp_path):
         if done == 10:
             other = multiprocessing.get_context("fork").Process(target=try_too)
             other.start()
-            other.join(60)
+            other.join(120)
             assert other.exitcode == 0
 
     prepare(list_folder(folder), tmp_path / "shards", RAW, shard_bytes=9_000, on_images=on_images)
-    assert "is being written by another `resnets prepare`" in refusals.get(timeout=10)
+    assert "is being written by another `resnets prepare`" in refusals.get(timeout=120)
     assert digests(tmp_path / "shards") == digests(tmp_path / "whole")
 
 

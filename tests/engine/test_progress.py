@@ -168,8 +168,8 @@ def test_the_terminal_is_given_back_after_an_error(terminal):
 
 def test_a_step_costs_less_than_fifty_microseconds(terminal):
     with Progress(total_steps=100_000, stream=terminal) as bar:
-        start = time.perf_counter()
+        start = time.thread_time()
         for step in range(1, 5001):
             bar.update(step, **VALUES)
-        # Generous against a busy machine: the limit is 50 us, the usual time under 5.
-        assert (time.perf_counter() - start) / 5000 < 200e-6
+        # Of this thread alone, and generous against a busy machine: the limit is 50 us, the usual time under 5.
+        assert (time.thread_time() - start) / 5000 < 200e-6

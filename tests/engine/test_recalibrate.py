@@ -73,7 +73,7 @@ class Threads:
     """Ranks that are threads of this process, which meet at every sum and every gathering."""
 
     def __init__(self, count):
-        self.barrier = threading.Barrier(count, timeout=30)
+        self.barrier = threading.Barrier(count, timeout=120)
         self.given = [None] * count
 
     def exchange(self, rank, value):

@@ -18,6 +18,7 @@ import weakref
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from multiprocessing.connection import wait
 from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
@@ -41,6 +42,7 @@ TERMINATION_GRACE_SECONDS = 30
 
 _SECONDS_BETWEEN_LOOKS = 5.0
 _SECONDS_OF_SILENCE = 180.0
+_SECONDS_OF_DYING = 5.0
 
 _READ_AHEAD = 2
 """Batches that a worker makes before the first of them is taken."""
@@ -195,7 +197,9 @@ class _Processes(_MultiProcessingDataLoaderIter):
         try:
             # torch numbers what it asks for, and keeps (worker,) until it comes, then (worker, item) until it is due.
             asked = dict(zip(sorted(self._task_info), self._due.numbers, strict=True))
-            dead = {number for number, worker in enumerate(self._workers) if not worker.is_alive()}
+            # The connections of a process end before it does; until then, it counts as alive.
+            ended = wait([worker.sentinel for worker in self._workers], _SECONDS_OF_DYING)
+            dead = {number for number, worker in enumerate(self._workers) if worker.sentinel in ended}
             lost = [asked[task] for task, (worker, *came) in self._task_info.items() if not came and worker in dead]
         except (AttributeError, TypeError, ValueError):
             return []
