@@ -16,6 +16,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from resnets.engine.device import check_cuda
 from resnets.specs.errors import DeviceError, SpecError
 
 T = TypeVar("T")
@@ -55,7 +56,7 @@ class Distributed:
         if self.world_size == 1:
             return model
         device_ids = [self.device.index] if self.device.type == "cuda" else None
-        return DistributedDataParallel(model, device_ids=device_ids, broadcast_buffers=True)
+        return DistributedDataParallel(model, device_ids=device_ids)
 
     def without_averaging(self, model: nn.Module) -> AbstractContextManager[None]:
         """Return a context in which the backward pass only accumulates, as all but the last pass of a step do."""
@@ -111,10 +112,10 @@ class Distributed:
             dist.barrier()
 
     def any(self, flag: bool) -> bool:
-        """Return whether `flag` is true on at least one rank."""
+        """Return whether `flag` is true on at least one rank; does not wait for what a GPU is at."""
         if self.world_size == 1:
             return flag
-        return bool(self.sum(torch.tensor(float(flag), device=self.device)).item())
+        return bool(self.sum(torch.tensor(float(flag))).item())
 
 
 @contextmanager
@@ -122,7 +123,10 @@ def distributed(device: torch.device) -> Iterator[Distributed]:
     """Join the processes that torchrun started, if any, and leave them at the end.
 
     Args:
-        device: cpu, or cuda, of which each rank takes the one of its local rank.
+        device: cpu, or cuda, of which each rank takes the one of its local rank; the first where none is said.
+
+    Raises:
+        DeviceError: on mps, or there is no GPU for this rank, or it cannot work.
     """
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     if world_size == 1 or "RANK" not in os.environ:
@@ -130,12 +134,30 @@ def distributed(device: torch.device) -> Iterator[Distributed]:
         return
     if device.type == "mps":
         raise DeviceError("mps trains in one process; start it without torchrun.")
-    if device.type == "cuda":
-        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+    on_gpu = device.type == "cuda"
+    if on_gpu:
+        device = _gpu_of(int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(device)
-    # Ranks wait while the first one downloads, or reads the training images for their mean.
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timedelta(hours=3))
+    dist.init_process_group(
+        # What lives on the CPU is sent from there: a GPU would first finish its steps.
+        "cpu:gloo,cuda:nccl" if on_gpu else "gloo",
+        # Ranks wait while the first one downloads, or reads the training images for their mean.
+        timeout=timedelta(hours=3),
+        device_id=device if on_gpu else None,
+    )
     try:
         yield Distributed(rank=dist.get_rank(), world_size=world_size, device=device)
     finally:
         dist.destroy_process_group()
+
+
+def _gpu_of(local_rank: int) -> torch.device:
+    gpus = torch.cuda.device_count()
+    if local_rank >= gpus:
+        raise DeviceError(
+            f"This is process {local_rank} of this machine, counted from 0, and each takes a GPU, of which there are "
+            f"{gpus}; start as many: torchrun --nproc-per-node {gpus}."
+        )
+    name = f"cuda:{local_rank}"
+    check_cuda(name, local_rank)
+    return torch.device(name)
