@@ -2,6 +2,7 @@
 
 import io
 import json
+import multiprocessing
 import os
 import shutil
 import struct
@@ -14,11 +15,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from resnets.data import image_probe, jpeg
 from resnets.data.check import CheckLimits, check_data, check_images
 from resnets.data.findings import KINDS
 from resnets.data.image_tree import Entry
 from resnets.data.quarantine import read_quarantine
-from resnets.specs.errors import DataError, SpecError, UserError
+from resnets.specs.errors import DataError, ImageError, SpecError, UserError
 
 
 def scene(seed, size=(96, 72)):
@@ -245,6 +247,52 @@ def test_a_file_that_ends_the_process_that_decodes_it_is_named_and_the_others_ar
     assert named(report) == [("unreadable", "21.jpg")]
     assert "ended the process" in report.findings[0].detail
     assert report.figures.images == 39
+
+
+def _make_fatal(monkeypatch, owner, name, content):
+    """Have a function or method end its process where it decodes one file."""
+    decode = getattr(owner, name)
+
+    def decode_or_die(source, *args, **options):
+        if getattr(source, "content", source) == content:
+            os._exit(11)
+        return decode(source, *args, **options)
+
+    monkeypatch.setattr(owner, name, decode_or_die)
+
+
+@pytest.mark.skipif(multiprocessing.get_start_method() != "fork", reason="patches reach processes that are forked")
+@pytest.mark.parametrize(
+    ("owner", "name", "path"),
+    [
+        pytest.param(
+            jpeg.SequentialJpeg,
+            "rows",
+            "train/cat/005.jpg",
+            marks=pytest.mark.skipif(jpeg.simplejpeg is None, reason="Pillow decodes where simplejpeg has no wheel"),
+        ),
+        (image_probe, "read_image", "val/dog/002.jpg"),
+    ],
+    ids=["training", "evaluation"],
+)
+def test_an_image_that_ends_the_decoder_of_its_split_is_named_and_left_out(clean, monkeypatch, owner, name, path):
+    _make_fatal(monkeypatch, owner, name, (clean / path).read_bytes())
+    report = check_data(clean, workers=2, quarantine=True)
+    assert named(report) == [("unreadable", path)]
+    assert report.figures.images == 31
+    assert set(read_quarantine(clean)) == {path}
+
+
+def test_a_jpeg_that_simplejpeg_refuses_and_pillow_reads_is_sound(clean):
+    path = clean / "train/cat/005.jpg"
+    content = path.read_bytes()
+    part_2_of_3 = b"ICC_PROFILE\0\2\3" + bytes(40)
+    path.write_bytes(content[:2] + b"\xff\xe2" + (len(part_2_of_3) + 2).to_bytes(2) + part_2_of_3 + content[2:])
+    if jpeg.simplejpeg is not None:
+        usual = jpeg.SequentialJpeg.parse(path.read_bytes())
+        with pytest.raises(ImageError):
+            usual.rows(usual.height, 1)
+    assert named(check_data(clean, workers=0)) == []
 
 
 def test_a_quarantine_list_holds_what_is_broken_and_what_was_asked_for(clean):

@@ -8,6 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, features
 
+from resnets.data import image_probe
+from resnets.data.crop import SPARE
 from resnets.data.decode import read_image
 from resnets.data.file_content import format_of_content, known_content
 from resnets.data.findings import BROKEN
@@ -16,9 +18,11 @@ from resnets.data.image_probe import (
     BLANK,
     RECORD,
     SEE_THROUGH,
+    TRAINED_PX,
     format_of_name,
     probe,
 )
+from resnets.specs.data import ScaleCrop
 from resnets.specs.errors import ImageError
 
 
@@ -33,9 +37,9 @@ def encoded(image, form, **options):
     return buffer.getvalue()
 
 
-def probed(data):
+def probed(data, **options):
     records = np.zeros(1, RECORD)
-    return probe(data, records), records[0]
+    return probe(data, records, **options), records[0]
 
 
 FORMS = ["JPEG", "PNG", "GIF", "BMP", "TIFF", "PPM", *(["WEBP"] if features.check("webp") else [])]
@@ -67,6 +71,35 @@ def test_size_and_orientation_are_as_the_image_is_seen(form, orientation, size):
 def test_modes_and_transparency_are_recorded(mode, form, flags):
     _, record = probed(encoded(picture().convert(mode), form))
     assert (record["mode"], record["flags"]) == (mode.encode(), flags)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"progressive": True}, {"subsampling": 0}, {"quality": 30}],
+    ids=["usual", "progressive", "444", "30"],
+)
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+@pytest.mark.parametrize("size", [(45, 33), (157, 130), (777, 513), (1601, 1445)])
+def test_the_readers_of_training_and_evaluation_give_one_record(size, mode, options):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for rotated in ({}, {"exif": exif.tobytes()}):
+        data = encoded(picture(size).convert(mode), "JPEG", **options, **rotated)
+        assert probed(data) == probed(data, trained=False)
+
+
+def test_a_photograph_is_decoded_at_the_size_that_the_largest_default_crop_needs():
+    assert SPARE * ScaleCrop().max_resize_px == TRAINED_PX
+
+
+def test_what_training_refuses_is_damaged(monkeypatch):
+    def refuse(*_args, **_kwargs):
+        raise ImageError("it is damaged (a reason)")
+
+    data = encoded(picture(), "JPEG")
+    monkeypatch.setattr(image_probe, "open_encoded", refuse)
+    assert probed(data)[0] == ("damaged", "it is damaged (a reason)")
+    assert probed(data, trained=False)[0] is None
 
 
 def test_blank_and_animated_images_are_marked():

@@ -180,11 +180,11 @@ def check_images(
 
 
 class _Task(NamedTuple):
-    path: str
+    trained: bool
     read: Callable[[], bytes]
 
 
-def _lost(task: _Task, reason: str) -> tuple[np.ndarray, list[tuple[int, Broken]]]:
+def _lost(_: _Task, reason: str) -> tuple[np.ndarray, list[tuple[int, Broken]]]:
     record = np.zeros(1, RECORD)
     record["flags"] = BROKEN_FLAG
     return record, [(0, Broken("unreadable", reason))]
@@ -249,7 +249,7 @@ class _Checked:
         for split, label, path, read in entries:
             self.paths.append(path)
             self._folder_of.append(self._folders.setdefault((split, label), len(self._folders)))
-            yield _Task(path, read)
+            yield _Task(split == "train", read)
 
 
 def _kinds(names: Iterable[str]) -> set[str]:

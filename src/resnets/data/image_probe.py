@@ -1,4 +1,7 @@
-"""What one image file is, from its bytes: can it be read whole, and if so its size, colours, hash and oddities."""
+"""What one image file is, from its bytes: can it be read whole, and if so its size, colours, hash and oddities.
+
+An image is decoded once, by the code that reads its split in a run, so that what ends or refuses that code is found.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,9 @@ from resnets.data import jpeg_end
 from resnets.data.decode import MAX_PIXELS, SIDEWAYS, is_image_name, open_image, orientation_of, read_image
 from resnets.data.file_content import known_content
 from resnets.data.image_hash import HASHED_PX, THUMBNAIL_PX, perceptual_hash
+from resnets.data.jpeg import DIVISORS, JPEG_MAGIC
 from resnets.data.raw_pixels import LARGEST_HEADER, RAW_MAGIC, raw_shape
+from resnets.data.window import Window, open_encoded
 from resnets.specs.errors import ImageError, UserError
 
 if TYPE_CHECKING:
@@ -46,8 +51,11 @@ RECORD = np.dtype(
 """Facts of one image, about 200 bytes: width and height in pixels as it is seen, upright; mode is Pillow's. Of a
 broken image only `digest` and `bytes` are set."""
 
-# Decoded at no less than this shorter side: enough for the hash, and several times faster for large photographs.
-_DECODED_PX = 64
+TRAINED_PX = 720
+"""A JPEG's shorter side is decoded at no less than this: what training needs for the largest of the paper's crops."""
+
+# A JPEG's shorter side is reduced to no less than this: enough for the hash.
+_HASHED_FROM_PX = 64
 _BLANK_RANGE = 4
 
 _TURNED = frozenset(range(2, 9))
@@ -73,15 +81,15 @@ class Header(NamedTuple):
 
 
 def probe_batch(
-    batch: Sequence[tuple[str, Callable[[], bytes]]],
+    batch: Sequence[tuple[bool, Callable[[], bytes]]],
 ) -> tuple[np.ndarray, list[tuple[int, Broken]]]:
-    """Return the records (`RECORD`) of some images, given as name and function that reads, and those that are broken.
+    """Return the records (`RECORD`) of some images, and those that are broken, by their place in the batch.
 
-    The broken ones are given by their place in the batch.
+    Of each image, whether training reads it is given, and a function that returns the bytes of its file.
     """
     records = np.zeros(len(batch), RECORD)
     broken = []
-    for place, (_, read) in enumerate(batch):
+    for place, (trained, read) in enumerate(batch):
         try:
             data = read()
         except UserError as error:
@@ -91,22 +99,28 @@ def probe_batch(
         except Exception as error:  # of whatever the images are read from
             found = Broken("unreadable", f"reading it failed: {str(error) or type(error).__name__}")
         else:
-            found = probe(data, records[place : place + 1])
+            found = probe(data, records[place : place + 1], trained=trained)
         if found is not None:
             records["flags"][place] = BROKEN
             broken.append((place, found))
     return records, broken
 
 
-def probe(data: bytes, record: np.ndarray) -> Broken | None:
-    """Fill the one record (of type `RECORD`) of an image from its file's bytes, or return why it is broken."""
+def probe(data: bytes, record: np.ndarray, *, trained: bool = True) -> Broken | None:
+    """Fill the one record (of type `RECORD`) of an image from its file's bytes, or return why it is broken.
+
+    Args:
+        data: content of the file.
+        record: to fill.
+        trained: decode the image as training does, rather than with Pillow, as evaluation does.
+    """
     record["digest"] = np.frombuffer(hashlib.blake2b(data, digest_size=16).digest(), "<u8")
     record["bytes"] = len(data)
     try:
         header = read_header(data)
         if header.width * header.height > MAX_PIXELS:
             return _too_large(f"{header.width:,} x {header.height:,} pixels")
-        image = read_image(io.BytesIO(data), at_least_px=_DECODED_PX)
+        image = _decoded(data, trained=trained)
     except Image.DecompressionBombError as error:
         pixels = re.search(r"\d+", str(error))
         return _too_large(f"{int(pixels[0]) / 1e6:,.0f} million pixels" if pixels else "its pixels")
@@ -167,6 +181,29 @@ def read_header(data: bytes) -> Header:
             animated=animated,
             see_through=image.has_transparency_data,
         )
+
+
+def _decoded(data: bytes, *, trained: bool) -> Image.Image:
+    """Return the image upright and in RGB, a JPEG no larger than its hash needs; the pixels are those of either reader.
+
+    Raises:
+        ImageError: the reader that a run has for it refuses it.
+    """
+    if trained:
+        with open_encoded(data, color="rgb") as encoded:
+            divisor = _divisor(encoded.width, encoded.height, TRAINED_PX, encoded.divisors)
+            whole = Window(divisor, 0, 0, -(-encoded.width // divisor), -(-encoded.height // divisor))
+            image = Image.fromarray(encoded.pixels(whole))
+    else:
+        image = read_image(data, at_least_px=TRAINED_PX)
+    if not data.startswith(JPEG_MAGIC):
+        return image
+    factor = _divisor(*image.size, _HASHED_FROM_PX, DIVISORS)
+    return image.reduce(factor) if factor > 1 else image
+
+
+def _divisor(width: int, height: int, at_least_px: int, divisors: Sequence[int]) -> int:
+    return next(divisor for divisor in divisors if min(width, height) >= divisor * at_least_px or divisor == 1)
 
 
 def _is_blank(image: Image.Image) -> bool:

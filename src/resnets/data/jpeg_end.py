@@ -23,7 +23,8 @@ _MID_GRAY = range(127, 130)
 
 def has_end(data: bytes) -> bool:
     """Return whether a JPEG has an end-of-image marker behind the beginning of its pixels."""
-    return data.find(_END, _start_of_pixels(data)) >= 0
+    # From the end, where it is: from the beginning, every byte of the pixels would be looked at.
+    return data.rfind(_END, _start_of_pixels(data)) >= 0
 
 
 def has_gray_corner(image: Image.Image) -> bool:
