@@ -375,7 +375,8 @@ def _no_room(number_of_bytes: int, workers: int) -> ResnetsError:
 
 def _worker_death(error: RuntimeError | OSError | EOFError, workers: int, paths: Sequence[str]) -> ResnetsError:
     reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
-    # "May": the check decodes with Pillow alone, and photographs at a smaller size. It takes no address.
+    # "May": the check decodes each image once and whole, with the reader of its split, large photographs at a smaller
+    # size; a run also takes other crops and sizes, and reads some training images with Pillow. It takes no address.
     search = " `resnets check-data DATA --quarantine` may find it, and then has it left out."
     return ResnetsError(
         f"a process that reads images died ({reason}), most often because memory or /dev/shm is full. "
