@@ -129,7 +129,9 @@ def train(
 
     Raises:
         UserError: wrong input; nothing was written.
-        TrainingError: the loss is not finite or the disk is full; what was saved stays usable.
+        DivergedError: the loss or a weight is not finite; what was saved stays usable. The run directory keeps that, and
+            the same call says it again, until device, threads, processes or version of torch are others.
+        TrainingError: the disk is full; what was saved stays usable.
         InterruptedRunError: Ctrl-C or SIGTERM; the state is saved.
     """
     spec, root = _with_data(spec, data, data_root)

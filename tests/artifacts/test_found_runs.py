@@ -167,6 +167,19 @@ def test_time_is_that_of_the_steps_at_their_rates(tmp_path):
     assert find_runs([tmp_path]).finished(spec).seconds == pytest.approx(4 * 128 / 256 + 6 * 128 / 64)
 
 
+def test_a_run_that_diverged_is_not_gone_on_with_and_stands_for_its_precision_alone(tmp_path):
+    line = {"step": 7, "split": "train", "diverged": {"checkpoint_step": 4}}
+    half = dataclasses.replace(SPEC, precision="bf16")
+    folder = write_run(tmp_path / "half", half, [line])
+    found = find_runs([tmp_path])
+    assert (found.unfinished(SPEC), found.finished(SPEC), found.diverged(SPEC)) == ([], None, None)
+    assert found.diverged(half).path == folder
+    # As it is when a start has got past the step.
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps(FINAL) + "\n")
+    assert (found.diverged(half), found.finished(half).path) == (None, folder)
+
+
 def test_the_device_is_the_gpu_or_the_processor_or_unknown(tmp_path):
     start = {"device": "cpu", "threads": 2}
     for seed, environment in enumerate(

@@ -7,13 +7,45 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from resnets.artifacts.divergence import Divergence
 from resnets.artifacts.run_log import Evaluation, TrainingPoint, number, read_run_log
+from resnets.recipes.find import recipe
 from resnets.specs.errors import RunError
 
 
 def write(path, *lines):
     path.write_text("".join(line if isinstance(line, str) else json.dumps(line) + "\n" for line in lines))
     return path
+
+
+DIVERGED = {"checkpoint_step": 4, "lr": 1e30, "conditions": {"threads": 1}}
+
+
+def test_a_log_that_ends_in_a_divergence_says_where(tmp_path):
+    divergence = Divergence(step=7, checkpoint_step=4, lr=1e30, conditions={"threads": 1})
+    assert divergence.values() == {"diverged": DIVERGED}
+    point = {"step": 5, "split": "train", "loss": 2.0}
+    line = json.dumps({"step": 7, "split": "train", "diverged": DIVERGED})
+    log = read_run_log(write(tmp_path / "metrics.jsonl", point, line + "\n"))
+    assert (log.diverged, log.ended, log.last_step) == (divergence, False, 5)
+    for length in range(len(line)):
+        log = read_run_log(write(tmp_path / "metrics.jsonl", point, line[:length]))
+        assert (log.diverged, log.last_step) == (None, 5)
+
+
+@pytest.mark.parametrize(
+    "later", [{"step": 8, "split": "train"}, {"step": 9, "split": "test", "top1_error": 5.0, "final": True}]
+)
+def test_a_run_that_has_gone_on_since_has_not_diverged(tmp_path, later):
+    line = {"step": 7, "split": "train", "diverged": DIVERGED}
+    assert read_run_log(write(tmp_path / "metrics.jsonl", line, later)).diverged is None
+
+
+def test_what_cannot_be_in_a_divergence_is_left_out(tmp_path):
+    said = {"checkpoint_step": -1, "lr": "high", "conditions": 3}
+    log = read_run_log(write(tmp_path / "metrics.jsonl", {"step": 7, "diverged": said}))
+    assert log.diverged == Divergence(step=7)
+    assert "learning rate was" not in log.diverged.message(recipe("digits.resnet8"))
 
 
 def test_every_kind_of_line_is_read(tmp_path):

@@ -16,17 +16,17 @@ import torch
 from resnets import api
 from resnets.data import cifar
 from resnets.engine.progress import Progress
-from resnets.paper.core import workshop
+from resnets.paper.core import listing
 from resnets.paper.core.cifar import loss_difference, training_loss
 from resnets.paper.core.cifar import test_error as final_test_error
-from resnets.paper.core.execute import fill
+from resnets.paper.core.execute import fill, fill_row
 from resnets.paper.core.experiment import Experiment, FromRuns, Picture, PlannedRun, Row
 from resnets.paper.core.scaled import scaled
 from resnets.paper.core.verdict import Below, Report
-from resnets.paper.core.workshop import Settings, directory_name
+from resnets.paper.core.workshop import Settings, Workshop, directory_name
 from resnets.recipes.find import recipe
 from resnets.specs.data import CIFAR10_CLASSES, Cifar
-from resnets.specs.errors import InterruptedRunError, RunError, TrainingError
+from resnets.specs.errors import InterruptedRunError, RunError
 from resnets.specs.run import Machine, shorten
 
 MACHINE = Machine(device="cpu", threads=1, checkpoint_every=10, keep_checkpoints=1)
@@ -168,18 +168,42 @@ def test_a_checkpoint_that_is_damaged_is_the_reason_of_its_row(tmp_path):
     assert str(checkpoint) in row.reason
 
 
-def test_a_loss_that_is_no_number_is_known_by_the_message_of_training(tmp_path):
+@pytest.mark.parametrize("there", ["runs", "elsewhere"])
+def test_a_run_that_diverged_is_a_result_and_is_not_trained_again(tmp_path, monkeypatch, there):
     spec = digits("plain8", steps=30).spec
     spec = dataclasses.replace(spec, optimizer=dataclasses.replace(spec.optimizer, base_lr=1e30))
-    with pytest.raises(TrainingError, match=workshop._NOT_FINITE):
-        api.train(spec, run=tmp_path / "plain", machine=MACHINE, quiet=True)
     tiny = planned(PlannedRun(name="plain-8", spec=spec))
     row = dataclasses.replace(tiny.rows[0], rule=Below(limit=5, why="test"))
     row = dataclasses.replace(row, ours=dataclasses.replace(row.ours, has_to_train=True))
     tiny = dataclasses.replace(tiny, rows=(row,), pictures=())
-    (row,) = fill("tiny", tiny, settings(tmp_path / "runs", budget="cpu")).rows
-    assert row.verdict == "FAIL"
-    assert "not a finite number" in row.reason
+    (first,) = fill("tiny", tiny, settings(tmp_path / there, budget="cpu")).rows
+    run = tmp_path / there / directory_name(spec)
+    assert first.verdict == "FAIL"
+    assert "not a finite number at step 2;" in first.reason
+    assert first.reason.endswith(f"It is kept in {run}; remove that folder to train it anew.")
+
+    where = Settings(
+        run_root=tmp_path / "runs",
+        roots=(tmp_path / there,),
+        machine=dataclasses.replace(MACHINE, threads=2),
+        quiet=True,
+    )
+    with monkeypatch.context() as context:
+        context.delattr(api, "train")
+        for budget in ("check", "cpu"):
+            again = fill_row(row, Workshop(dataclasses.replace(where, budget=budget)), train=budget == "cpu")
+            assert (again.verdict, again.reason) == ("FAIL", first.reason)
+        assert listing._count([row], Workshop(where)).failed == 1
+        # A row that is no claim about training is empty, and says the same.
+        plain = dataclasses.replace(row, ours=dataclasses.replace(row.ours, has_to_train=False))
+        assert fill_row(plain, Workshop(where), train=False).reason == first.reason
+        assert (
+            fill_row(plain, Workshop(dataclasses.replace(where, precision="bf16")), train=False).reason != first.reason
+        )
+    shutil.rmtree(run)
+    assert fill_row(row, Workshop(where), train=False).ours is None
+    (anew,) = fill("tiny", tiny, settings(tmp_path / there, budget="cpu")).rows
+    assert anew.reason == first.reason
 
 
 def test_a_folder_that_another_run_has_taken_stops_nothing(tmp_path):

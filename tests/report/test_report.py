@@ -248,18 +248,43 @@ def test_an_unfinished_run_says_so(written, lines, page):
     assert "Not finished: 20 of 4,000 steps of 64 images (2.0 epochs)." in text
 
 
-def test_an_interrupted_run_is_tested_with_its_checkpoint(trained, tmp_path, page):
+def test_a_run_that_diverged_says_so(written, lines, page):
+    diverged = {"step": 24, "split": "train", "diverged": {"checkpoint_step": 10, "lr": 1.0}}
+    runs = [
+        written("far", lines=[*lines[:2], diverged]),
+        written("none", lines=[diverged]),
+        written("end", lines=lines),
+    ]
+    report = write_report(runs[:1])
+    text = page(report.path.read_text()).text
+    assert "The run diverged at step 24: the loss or a weight was not a finite number." in text
+    assert "Diverged at step 24: 20 of 4,000 steps of 64 images (2.0 epochs)." in text
+    assert "ot finished" not in text
+    assert (report.as_json()["runs"][0]["finished"], report.as_json()["runs"][0]["diverged_at_step"]) == (False, 24)
+    report = write_report(runs, out=runs[0] / "three.html")
+    assert [row[3] for row in cells(report.path.read_text(), "Errors of the runs")][:2] == [
+        "20 of 4,000, diverged",
+        "0 of 4,000, diverged",
+    ]
+    assert [run["diverged_at_step"] for run in report.as_json()["runs"]] == [24, 24, None]
+
+
+@pytest.mark.parametrize(
+    ("last", "how"),
+    [
+        ('{"step": 9, "sp', "is not finished"),
+        ('{"step": 9, "split": "train", "diverged": {"checkpoint_step": 8}}', "diverged at step 9"),
+    ],
+)
+def test_an_interrupted_run_is_tested_with_its_checkpoint(trained, tmp_path, page, last, how):
     run = tmp_path / "run"
     shutil.copytree(trained / "residual", run)
     shutil.rmtree(run / "model")
     entries = [line for line in (run / "metrics.jsonl").read_text().splitlines() if '"final"' not in line]
-    (run / "metrics.jsonl").write_text("\n".join(entries) + '\n{"step": 9, "sp')
+    (run / "metrics.jsonl").write_text("\n".join([*entries, last]))
     report = write_report([run], machine=CPU)
     assert "The last error of the log, at step 8, is " in page(report.path.read_text()).text
-    assert (
-        "The weights are those of the checkpoint of step 8; the run is not finished."
-        in page(report.path.read_text()).text
-    )
+    assert f"The weights are those of the checkpoint of step 8; the run {how}." in page(report.path.read_text()).text
 
 
 def test_training_images_that_were_left_out_are_listed(written, lines, page):

@@ -20,7 +20,7 @@ from resnets.data.preprocess import preprocess_for
 from resnets.metrics.paired import paired_difference
 from resnets.models.build import build
 from resnets.specs.data import Cifar, Digits, ImageFolder, PadCrop
-from resnets.specs.errors import ModelError, RunError, TrainingError, UserError
+from resnets.specs.errors import DivergedError, ModelError, RunError, TrainingError, UserError
 from resnets.specs.finetune import GivenWeights
 from resnets.specs.model import ResNetSpec
 from resnets.specs.optim import Cosine
@@ -307,6 +307,28 @@ def test_a_side_that_cannot_be_trained_is_named(tmp_path):
     diverging = dataclasses.replace(B, optimizer=dataclasses.replace(B.optimizer, base_lr=1e30))
     with pytest.raises(TrainingError, match=r"B cannot be trained with seed 0.*not a finite number"):
         run_study(tmp_path / "study", A, diverging)
+
+
+def test_a_run_that_diverged_is_not_trained_again(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    diverging = dataclasses.replace(B, optimizer=dataclasses.replace(B.optimizer, base_lr=1e30))
+    run = tmp_path / "runs" / "one" / "b-seed0"
+    with pytest.raises(DivergedError) as first:
+        run_study(run.parent, A, diverging)
+    assert str(first.value).endswith(f"It is kept in {run}; remove that folder to train it anew.")
+    entries = (run / "metrics.jsonl").read_bytes()
+    times = json.loads((run.parent / "study.json").read_text())["runs"]["b-seed0"]
+    with pytest.raises(DivergedError, match=r"^B cannot be trained with seed 0.*step 2;") as again:
+        resnets.compare(A, diverging, run=run.parent, machine=dataclasses.replace(CPU, threads=2), quiet=True)
+    assert str(again.value) == str(first.value)
+    assert (run / "metrics.jsonl").read_bytes() == entries
+    assert json.loads((run.parent / "study.json").read_text())["runs"]["b-seed0"] == times
+    # Another study takes it from there, as it takes one that is finished.
+    with pytest.raises(DivergedError, match="It is kept in runs/one/b-seed0; remove"):
+        run_study(tmp_path / "runs" / "two", A, diverging, reuse=True)
+    assert not (tmp_path / "runs" / "two" / "b-seed0").exists()
+    with pytest.raises(DivergedError, match=r"It is kept in .*/two/b-seed0; remove"):
+        run_study(tmp_path / "runs" / "two", A, diverging, reuse=False)
 
 
 def test_several_processes_are_refused(tmp_path, monkeypatch):

@@ -17,8 +17,17 @@ from resnets.data.loader import FileBatches
 from resnets.engine import loop
 from resnets.engine.checkpoint import checkpoints, latest_checkpoint, load_checkpoint
 from resnets.engine.distributed import Distributed
+from resnets.engine.log import MetricsLog
 from resnets.specs.catalogue import model_spec
-from resnets.specs.errors import DataError, InterruptedRunError, ModelError, RunError, SpecError, TrainingError
+from resnets.specs.errors import (
+    DataError,
+    DivergedError,
+    InterruptedRunError,
+    ModelError,
+    RunError,
+    SpecError,
+    TrainingError,
+)
 from resnets.specs.optim import ErrorWarmup, Plateau
 from resnets.tasks.classify.prepare import Parts
 
@@ -262,6 +271,61 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(digits
         value.isfinite().all() for value in load_checkpoint(checkpoints(tmp_path / "checkpoints")[0])["model"].values()
     )
     assert not (tmp_path / "model").exists()
+    assert [line["diverged"]["checkpoint_step"] for line in lines(tmp_path) if "diverged" in line] == [8]
+
+    # The same start would go the same way: it is not tried, and nothing is written.
+    taken = []
+    monkeypatch.setattr(loop, "train_step", lambda *args: taken.append(args) or train_step(*args))
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(DivergedError, match=r"diverged at step 13.*a new --run.*--threads.*goes on from step 8;"):
+        resnets.train(digits_spec, run=tmp_path, machine=QUICK, quiet=True)
+    assert not taken
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+    # With other rounding it goes on from the checkpoint, and what gets past the step has not diverged.
+    threads = torch.get_num_threads()
+    try:
+        other = dataclasses.replace(QUICK, threads=threads % 2 + 1)
+        trained = resnets.train(digits_spec, run=tmp_path, machine=other, quiet=True)
+    finally:
+        torch.set_num_threads(threads)
+    assert len(taken) == 16
+    assert not trained.was_finished
+    assert not any("diverged" in line for line in lines(tmp_path))
+    assert resnets.train(digits_spec, run=tmp_path, machine=QUICK, quiet=True).was_finished
+
+
+def diverging(spec):
+    return dataclasses.replace(spec, optimizer=dataclasses.replace(spec.optimizer, base_lr=1e30))
+
+
+def test_a_divergence_that_was_half_written_is_none(digits_spec, tmp_path):
+    spec = diverging(digits_spec)
+    with pytest.raises(DivergedError, match=r"not a finite number at step (\d+);") as first:
+        resnets.train(spec, run=tmp_path, machine=QUICK, quiet=True)
+    whole = (tmp_path / "metrics.jsonl").read_bytes()
+    assert b'"diverged"' in whole.splitlines()[-1]
+    (tmp_path / "metrics.jsonl").write_bytes(whole[: whole.rindex(b"diverged") + 20])
+    with pytest.raises(DivergedError) as again:
+        resnets.train(spec, run=tmp_path, machine=QUICK, quiet=True)
+    assert str(again.value) == str(first.value)
+    assert (tmp_path / "metrics.jsonl").read_bytes().splitlines()[-1] == whole.splitlines()[-1]
+    with pytest.raises(DivergedError, match=r"nothing was trained.*no checkpoint.*the folder, the same command begins"):
+        resnets.train(spec, run=tmp_path, machine=QUICK, quiet=True)
+
+
+def test_a_divergence_is_said_even_where_it_cannot_be_written(digits_spec, tmp_path, monkeypatch):
+    write = MetricsLog.write
+
+    def full(self, step, split, **values):
+        if "diverged" in values:
+            raise TrainingError("The disk is full.")
+        write(self, step, split, **values)
+
+    monkeypatch.setattr(MetricsLog, "write", full)
+    for _ in range(2):
+        with pytest.raises(DivergedError, match=r"^The loss or a weight is not a finite number"):
+            resnets.train(diverging(digits_spec), run=tmp_path, machine=QUICK, quiet=True)
 
 
 def test_a_checkpoint_of_another_net_is_refused(digits_spec, tmp_path):

@@ -114,12 +114,17 @@ class FoundRuns:
         runs = (run for run in self._runs(spec) if run.log.ended and run.has_weights)
         return [run for run in runs if spec_hash(run.spec) == wanted]
 
-    def unfinished(self, spec: TrainSpec) -> list[FoundRun]:
-        """Return the runs of this spec that are not finished: those in its precision before others, the furthest first.
+    def diverged(self, spec: TrainSpec) -> FoundRun | None:
+        """Return a run of this spec that diverged in its precision; None if there is none. Another may not diverge."""
+        runs = (run for run in self._runs(spec) if run.log.diverged and not run.log.ended)
+        return next((run for run in runs if run.spec.precision == spec.precision), None)
 
-        Each goes on by its own spec, which may have other evaluations on the way.
+    def unfinished(self, spec: TrainSpec) -> list[FoundRun]:
+        """Return the runs of this spec that can be gone on with: those in its precision before others, the furthest first.
+
+        One that diverged would do so again. Each goes on by its own spec, which may have other evaluations on the way.
         """
-        runs = [run for run in self._runs(spec) if not run.log.ended]
+        runs = [run for run in self._runs(spec) if not (run.log.ended or run.log.diverged)]
         return sorted(runs, key=lambda run: (run.spec.precision != spec.precision, -run.log.last_step))
 
     def shortened(self, spec: TrainSpec) -> list[FoundRun]:

@@ -16,6 +16,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from resnets.artifacts.run_log import read_run_log
 from resnets.artifacts.tensors import read_tensors
 from resnets.models.interop.files import save_tensors
 from resnets.specs import io
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from torch import Tensor
+
+    from resnets.artifacts.divergence import Divergence
 
 _FINGERPRINT = "fingerprint"
 PACKAGES = ("resnets", "torch", "torchvision", "numpy", "pillow", "scikit-learn")
@@ -77,6 +80,15 @@ class RunDirectory:
     def is_finished(self) -> bool:
         """Whether the run has ended and left its model."""
         return (self.model / "config.json").is_file()
+
+    def divergence(self) -> Divergence | None:
+        """Return how the run diverged; None where it has not, has gone on since, is finished, or has no log."""
+        if self.is_finished:
+            return None
+        try:
+            return read_run_log(self.metrics).diverged
+        except RunError:
+            return None
 
     def saved_spec(self) -> TrainSpec | None:
         """Return the spec of the run that lives here, or None where there is none yet.
@@ -266,18 +278,39 @@ def write_text(path: Path, text: str, *, errors: str = "strict") -> None:
             temporary.unlink(missing_ok=True)
 
 
-def environment() -> dict[str, Any]:
-    """Return versions, commit, hardware and command of this process."""
+def conditions(device: str, threads: int, processes: int) -> dict[str, Any]:
+    """Return what decides, beside the spec, how the numbers of a run are rounded on this machine.
+
+    Args:
+        device: the kind of it, as in "cpu".
+        threads: of the CPU arithmetic.
+        processes: of the run.
+    """
+    installed = _versions()
+    return {
+        "device": (_gpu() if device == "cuda" else None) or _processor(),
+        "threads": threads,
+        "processes": processes,
+        "versions": {name: installed[name] for name in ("resnets", "torch") if name in installed},
+    }
+
+
+def _versions() -> dict[str, str]:
     versions = {}
     for package in PACKAGES:
         with suppress(metadata.PackageNotFoundError):
             versions[package] = metadata.version(package)
     if torch := sys.modules.get("torch"):
         versions["torch"] = str(torch.__version__)  # with the build (+cpu, +cu132), which the metadata may lack
+    return versions
+
+
+def environment() -> dict[str, Any]:
+    """Return versions, commit, hardware and command of this process."""
     return {
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "python": platform.python_version(),
-        "versions": versions,
+        "versions": _versions(),
         "commit": _commit(),
         "platform": platform.platform(),
         "processor": _processor(),

@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
+from resnets.artifacts.divergence import Divergence
 from resnets.specs.errors import RunError
 
 if TYPE_CHECKING:
@@ -66,6 +67,9 @@ class RunLog:
     """That of the weights the run has left; None where the run is not finished, or the line has no error."""
     ended: bool = False
     """Whether the line is there that a finished run ends with, readable or not."""
+    diverged: Divergence | None = None
+    """How the last start of the run ended, where its loss or a weight became no finite number; None where the log goes on
+    behind that line."""
     left_out: tuple[tuple[str, str], ...] = ()
     """Path and reason of each training image that could not be read."""
     unreadable_lines: int = 0
@@ -104,6 +108,7 @@ def read_run_log(path: Path) -> RunLog:
         evaluations=tuple(entry for _, entry in sorted(collected.evaluations.items())),
         final=collected.completed_final(),
         ended=collected.ended,
+        diverged=collected.diverged,
         left_out=tuple(collected.left_out.items()),
         unreadable_lines=collected.unreadable,
     )
@@ -116,6 +121,7 @@ class _Collected:
     final: Evaluation | None = None
     final_names_skipped: bool = False
     ended: bool = False
+    diverged: Divergence | None = None
     left_out: dict[str, str] = field(default_factory=dict)
     unreadable: int = 0
 
@@ -129,6 +135,9 @@ class _Collected:
             self.unreadable += 1
             return
         self.ended = self.ended or entry.get("final") is True
+        self.diverged = _divergence(step, entry)
+        if self.diverged is not None:
+            return
         if isinstance(left_out := entry.get("left_out"), dict):
             self.left_out[str(left_out.get("path", ""))] = str(left_out.get("reason", ""))
         elif entry.get("split") == "train":
@@ -149,6 +158,20 @@ class _Collected:
             return self.final
         before = self.evaluations.get((self.final.step, self.final.split))
         return replace(self.final, skipped=before.skipped) if before else self.final
+
+
+def _divergence(step: int, entry: dict[str, Any]) -> Divergence | None:
+    """Return what a line says of the end of its start; None where it is another line."""
+    said = entry.get("diverged")
+    if not isinstance(said, dict):
+        return None
+    conditions = said.get("conditions")
+    return Divergence(
+        step=step,
+        checkpoint_step=_count(said.get("checkpoint_step")) or 0,
+        lr=_at_least_0(said.get("lr")),
+        conditions=conditions if isinstance(conditions, dict) else {},
+    )
 
 
 def _training_point(step: int, entry: dict[str, Any]) -> TrainingPoint:

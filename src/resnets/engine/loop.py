@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from resnets.artifacts.divergence import Divergence
 from resnets.engine.checkpoint import save_checkpoint
 from resnets.engine.freeze import set_learning
 from resnets.engine.optimizer import set_learning_rate
 from resnets.engine.schedule import learning_rate, needs_step_errors, observe_evaluation, observe_step
 from resnets.engine.step import train_step
-from resnets.specs.errors import InterruptedRunError, ResnetsError, TrainingError
+from resnets.specs.errors import DivergedError, InterruptedRunError, ResnetsError, TrainingError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -79,6 +80,8 @@ class Run:
     log: MetricsLog
     progress: Progress
     interruption: Interruption
+    conditions: dict[str, Any]
+    """What decides how the numbers of this start are rounded, for the log of a run that diverges."""
     command: str
     """What to type to go on after an interruption."""
 
@@ -88,7 +91,8 @@ def train_loop(run: Run, state: TrainState) -> None:
 
     Raises:
         InterruptedRunError: a signal asked to stop; the state is saved.
-        TrainingError: the loss is not finite, or a checkpoint could not be written.
+        DivergedError: the loss or a weight is not finite; the log says so.
+        TrainingError: a checkpoint could not be written.
         ResnetsError: images cannot be had any more; a run of one process has saved its state.
     """
     spec = run.spec
@@ -213,14 +217,12 @@ def _check_finite(run: Run, state: TrainState, saved_step: int, *, weights: bool
         values = [*state.model.state_dict().values(), *state.tested_model.state_dict().values()]
         finite = all(bool(torch.isfinite(value).all().item()) for value in values)
     if run.ranks.any(not finite):
-        kept = f"the checkpoint of step {saved_step} is intact" if saved_step else "no checkpoint was written yet"
-        frozen = run.spec.finetune.freeze_batch_norm == "yes"
-        also = ", or --finetune.freeze-batch-norm no, where the given weights have poor statistics" if frozen else ""
-        raise TrainingError(
-            f"The loss or a weight is not a finite number at step {state.step}; {kept}. A lower --optimizer.base-lr or a "
-            f"warm-up usually helps{also} (the learning rate was {state.optimizer.param_groups[0]['lr']:g}); give it a new "
-            "--run."
-        )
+        lr = state.optimizer.param_groups[0]["lr"]
+        divergence = Divergence(step=state.step, checkpoint_step=saved_step, lr=lr, conditions=run.conditions)
+        with suppress(TrainingError):  # on a full disk it is at least said
+            run.log.write(state.step, "train", **divergence.values())
+            run.log.sync()
+        raise DivergedError(divergence.message(run.spec))
 
 
 def _evaluation_is_due(run: Run, state: TrainState) -> bool:

@@ -168,6 +168,7 @@ def _as_json(part: RunPart) -> dict[str, Any]:
         "run": str(run.path),
         "net": net_name(run.spec.model),
         "finished": run.finished,
+        "diverged_at_step": run.diverged_at,
         "steps": run.steps_done,
         "full_steps": run.spec.full_steps,
         "split": end.split if end else None,

@@ -57,7 +57,7 @@ def results_table(runs: Sequence[RunRecord]) -> Table:
                 run.name,
                 net_name(run.spec.model),
                 count(parameters) if parameters is not None else NOTHING,
-                count(run.steps_done) if run.finished else f"{count(run.steps_done)} of {count(run.spec.steps)}",
+                _length(run),
                 percent(last_training_error(run)),
                 percent(end.top1_error if end else None),
                 points(end.top1_error - first.top1_error) if comparable and end and first else NOTHING,
@@ -69,6 +69,13 @@ def results_table(runs: Sequence[RunRecord]) -> Table:
     tested = f"{splits[0]} error %" if len(splits) == 1 else "error %"
     headers = ("run", "net", "parameters", "steps", "training error %", tested, "to the first", "lowest %", "images")
     return Table(caption="Errors of the runs", headers=headers, rows=tuple(rows), text_columns=frozenset({0, 1}))
+
+
+def _length(run: RunRecord) -> str:
+    if run.finished:
+        return count(run.steps_done)
+    diverged = "" if run.diverged_at is None else ", diverged"
+    return f"{count(run.steps_done)} of {count(run.spec.steps)}{diverged}"
 
 
 def same_images(first: RunRecord, other: RunRecord) -> bool:
@@ -117,8 +124,10 @@ def verdict(runs: Sequence[RunRecord]) -> str:
     if not tested:
         return "No run has an error yet, so there is nothing to compare."
     untested = [run.name for run in runs if error_of(run) is None]
-    unfinished = [run.name for run in tested if not run.finished]
+    unfinished = [run.name for run in tested if not run.finished and run.diverged_at is None]
+    diverged = [f"{run.name} at step {count(run.diverged_at)}" for run in runs if run.diverged_at is not None]
     rest = f" Not finished: {listed(unfinished)}." if unfinished else ""
+    rest += f" Diverged: {listed(diverged)}." if diverged else ""
     rest += f" Without an error so far: {listed(untested)}." if untested else ""
     if len(tested) == 1:
         (group,) = _groups(tested)

@@ -244,7 +244,8 @@ def _notes(
     notes: list[str] = warnings_of_seen_images([stored], [run.name], dataset, split)
     step = stored.metrics.get("steps")
     if stored.metrics.get("finished") is False and isinstance(step, int):
-        notes.append(f"The weights are those of the checkpoint of step {step:,}; the run is not finished.")
+        how = "is not finished" if run.diverged_at is None else f"diverged at step {run.diverged_at:,}"
+        notes.append(f"The weights are those of the checkpoint of step {step:,}; the run {how}.")
     if stored.fingerprint and stored.fingerprint != dataset.fingerprint:
         notes.append("The images are not the ones that the run was trained on or have changed since.")
     if without_prediction:

@@ -71,7 +71,10 @@ def length(run: RunRecord) -> str:
     passes = f" ({epochs:.1f} epochs)" if epochs else ""
     sentence = f"{counted(done, 'step')} of {counted(spec.global_batch, 'image')}{passes}"
     if not run.finished:
-        sentence = f"Not finished: {count(done)} of {counted(spec.steps, 'step')} of {counted(spec.global_batch, 'image')}{passes}"
+        how = "Not finished" if run.diverged_at is None else f"Diverged at step {count(run.diverged_at)}"
+        sentence = (
+            f"{how}: {count(done)} of {counted(spec.steps, 'step')} of {counted(spec.global_batch, 'image')}{passes}"
+        )
     elif done < spec.steps:
         sentence = f"Ended early: {sentence}, of at most {count(spec.steps)}"
     if run.is_shortened:

@@ -46,6 +46,11 @@ class RunRecord:
         return max(self.log.last_step, self.log.final.step if self.log.final else 0)
 
     @property
+    def diverged_at(self) -> int | None:
+        """The step at which the run diverged; None where it has not, or is finished."""
+        return None if self.finished or self.log.diverged is None else self.log.diverged.step
+
+    @property
     def is_shortened(self) -> bool:
         """Whether the run has fewer steps than its recipe."""
         return self.spec.steps < self.spec.full_steps
@@ -90,7 +95,7 @@ def _read_run(path: Path, name: str) -> RunRecord:
     if unreadable > 1 or (unreadable and log.final is not None):
         problems.append(f"{unreadable:,} lines of metrics.jsonl cannot be read and are left out.")
     has_weights = directory.is_finished or latest_checkpoint(directory.checkpoints) is not None
-    if not (log.training or log.evaluations or log.final or has_weights):
+    if not (log.training or log.evaluations or log.final or log.diverged or has_weights):
         raise RunError(
             f"{path} has nothing to report yet: its log holds no line and there is no model. Train some steps first."
         )

@@ -41,7 +41,13 @@ def run_view(part: RunPart, anchor: str, several: bool) -> dict[str, Any]:
     notes = list(run.problems)
     if run.log.left_out:
         notes.append(f"{counted(len(run.log.left_out), 'training image')} could not be read and had no part in it.")
-    if not run.finished:
+    if run.diverged_at is not None:
+        notes.insert(
+            0,
+            f"The run diverged at step {count(run.diverged_at)}: the loss or a weight was not a finite number. These are its "
+            "numbers before.",
+        )
+    elif not run.finished:
         notes.insert(0, "The run is not finished: these are its numbers so far.")
     environment = run.environment
     return {

@@ -50,6 +50,10 @@ class TrainingError(ResnetsError):
     """Training cannot go on: the loss is not finite, or the disk is full. What was saved stays usable."""
 
 
+class DivergedError(TrainingError):
+    """The loss or a weight became no finite number. The run directory says so, and what was saved stays usable."""
+
+
 class InterruptedRunError(ResnetsError):
     """A run was stopped by a signal and has saved its state; the same command goes on."""
 

@@ -19,22 +19,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from resnets import api
+from resnets.artifacts.divergence import kept_in
 from resnets.artifacts.found_runs import default_roots, find_runs
-from resnets.artifacts.run_directory import write_json
+from resnets.artifacts.run_directory import RunDirectory, write_json
 from resnets.data.open import find_dataset, open_dataset
 from resnets.engine.interruption import listen
 from resnets.recipes.find import check_data, recipe
 from resnets.report.paired_curves import draw_paired_curves
 from resnets.specs import io
 from resnets.specs.data import Cifar
-from resnets.specs.errors import InterruptedRunError, RunError, SpecError, TrainingError, UserError
+from resnets.specs.errors import DivergedError, InterruptedRunError, RunError, SpecError, TrainingError, UserError
 from resnets.specs.run import Machine, TrainSpec, shorten
 from resnets.specs.visible import visible
 from resnets.studies.comparison import Comparison
 from resnets.studies.differing import differing_fields, warnings
 from resnets.studies.model_cost import model_cost
 from resnets.studies.outcome import Outcome, read_outcome
-from resnets.studies.reuse import finished_elsewhere
+from resnets.studies.reuse import diverged_elsewhere, finished_elsewhere
 from resnets.studies.study_folder import StudyFolder
 
 if TYPE_CHECKING:
@@ -88,6 +89,7 @@ def compare(
 
     Raises:
         UserError: the specs cannot be compared, or the folder holds something else; nothing was written.
+        DivergedError: the loss of a run became no finite number, in this call or in an earlier one.
         TrainingError: a run cannot go on.
         InterruptedRunError: Ctrl-C or SIGTERM; what was trained is saved.
     """
@@ -244,14 +246,20 @@ class _Study:
 
         Raises:
             UserError: the run is damaged, or of another spec.
+            DivergedError: it has diverged, now or before.
             TrainingError: it cannot go on.
         """
         run = self.folder.run(side, seed)
+        cannot = (
+            f"{side.upper()} cannot be trained with seed {seed}, so there is nothing to compare with the other side:"
+        )
         spec = dataclasses.replace(self.folder.specs[side], seed=seed)
         if not run.exists() and (found := self._finished_elsewhere(spec)) is not None:
             self.folder.begin()
             self.say(f"trained before: {found.path} is the same run; it is taken from there, without its speed")
             return read_outcome(found.path, found.spec.model, label=side.upper(), seconds=None, reused=True)
+        if (diverged := self._diverged(spec, run)) is not None:
+            raise DivergedError(f"{cannot} {diverged}")
         try:
             with self.folder.timed(side, seed):
                 trained = api.train(
@@ -263,17 +271,29 @@ class _Study:
                     command=self.command,
                     quiet=self.quiet,
                 )
+        except DivergedError as error:
+            raise DivergedError(f"{cannot} {error} {kept_in(run)}") from error
         except TrainingError as error:
-            raise TrainingError(
-                f"{side.upper()} cannot be trained with seed {seed}, so there is nothing to compare with the other side: {error}"
-            ) from error
+            raise TrainingError(f"{cannot} {error}") from error
         if trained.was_finished:
             self.say(f"already trained: {run}")
         return read_outcome(run, trained.spec.model, label=side.upper(), seconds=self.folder.seconds(side, seed))
 
     def _finished_elsewhere(self, spec: TrainSpec) -> FoundRun | None:
-        spec = dataclasses.replace(spec, dataset=find_dataset(self.data, None, spec.dataset)[0])
-        return finished_elsewhere(spec, self.elsewhere, self.folder.path, self.fingerprint)
+        return finished_elsewhere(self._on_data(spec), self.elsewhere, self.folder.path, self.fingerprint)
+
+    def _diverged(self, spec: TrainSpec, run: Path) -> str | None:
+        """Return what is to be said of a run that diverged before, here or elsewhere; None where none has."""
+        divergence, spec = RunDirectory(run).divergence(), self._on_data(spec)
+        if divergence is None and not run.exists():
+            found = diverged_elsewhere(spec, self.elsewhere, self.folder.path, self.fingerprint)
+            divergence, run = (None, run) if found is None else (found.log.diverged, found.path)
+        if divergence is None:
+            return None
+        return f"{divergence.message(RunDirectory(run).saved_spec() or spec)} {kept_in(run)}"
+
+    def _on_data(self, spec: TrainSpec) -> TrainSpec:
+        return dataclasses.replace(spec, dataset=find_dataset(self.data, None, spec.dataset)[0])
 
     def result(self, outcomes: dict[tuple[str, int], Outcome], seeds: range) -> Comparison:
         """Return the comparison, after writing it and its picture into the folder.

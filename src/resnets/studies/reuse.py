@@ -1,4 +1,4 @@
-"""Finished runs that lie elsewhere, which a comparison takes instead of training them again."""
+"""Runs that have ended elsewhere, which a comparison takes instead of training them again."""
 
 from __future__ import annotations
 
@@ -24,12 +24,26 @@ def finished_elsewhere(spec: TrainSpec, found: FoundRuns, own: Path, fingerprint
     are new, not those that lay at a path; and no part is code of the user's own, which may have changed since. Its
     images are those of `fingerprint`, in the same order.
     """
-    if not isinstance(spec.dataset, Digits | Cifar) or isinstance(spec.init, GivenWeights):
-        return None
-    if _has_own_code(io.to_json(spec)):
+    if not _says_all(spec):
         return None
     others = (run for run in found.exactly(spec) if not run.path.resolve().is_relative_to(own.resolve()))
     return next((run for run in others if _fingerprint_of(run) == fingerprint), None)
+
+
+def diverged_elsewhere(spec: TrainSpec, found: FoundRuns, own: Path, fingerprint: str) -> FoundRun | None:
+    """Return a run that may stand for one of `spec`, as a finished one may, and has diverged."""
+    run = found.diverged(spec) if _says_all(spec) else None
+    if run is None or run.log.diverged is None or run.path.resolve().is_relative_to(own.resolve()):
+        return None
+    same = io.spec_hash(run.spec) == io.spec_hash(spec)
+    return run if same and run.log.diverged.conditions.get("fingerprint") == fingerprint else None
+
+
+def _says_all(spec: TrainSpec) -> bool:
+    """Return whether a run of this spec is the same wherever it was trained, on the same images."""
+    if not isinstance(spec.dataset, Digits | Cifar) or isinstance(spec.init, GivenWeights):
+        return False
+    return not _has_own_code(io.to_json(spec))
 
 
 def _fingerprint_of(run: FoundRun) -> Any:

@@ -104,7 +104,8 @@ def _fill_from_runs(row: Row, ours: FromRuns, workshop: Workshop, *, train: bool
             # What is no number never passes, whatever the other seeds give.
             return RowOutcome(row=row, ours=math.nan, verdict=judge(row.rule, math.nan, row.paper), reason=str(runs))
         if isinstance(runs, str):
-            reason = reason or ("" if ours.missing else runs) or _how_to_run(row, ours, seed, workshop)
+            kept = isinstance(runs, Diverged) or not ours.missing
+            reason = reason or (runs if kept else "") or _how_to_run(row, ours, seed, workshop)
             continue
         if ours.needs_weights and not all(run.has_weights for run in runs):
             reason = reason or "the finished run was kept without its weights"

@@ -100,8 +100,8 @@ def _count(rows: list[Row], workshop: Workshop) -> Count:
     outcomes = [
         fill_row(row, workshop, train=False) for row in possible if not getattr(row.ours, "needs_weights", False)
     ]
-    # A reason is that of a row with fewer seeds than planned.
-    filled = [one for one in outcomes if one.ours is not None and not one.reason]
+    # A reason is that of a row with fewer seeds than planned, or of one that failed because a run diverged.
+    filled = [one for one in outcomes if one.ours is not None and (not one.reason or one.verdict == "FAIL")]
     return Count(
         rows=len(rows),
         possible=len(possible),

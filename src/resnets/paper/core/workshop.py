@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from resnets.artifacts.divergence import kept_in
 from resnets.artifacts.found_runs import default_roots, find_runs
 from resnets.engine.threads import threads
 from resnets.paper.core.copies import copy_unfinished, has_checkpoint
 from resnets.recipes.find import recipe
 from resnets.specs.data import Cifar, ImageFolder
-from resnets.specs.errors import DataError, ModelError, RunError, SpecError, TrainingError
+from resnets.specs.errors import DataError, DivergedError, ModelError, RunError, SpecError, TrainingError
 from resnets.specs.io import spec_hash
 from resnets.specs.run import Machine
 
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
     Precision = Literal["fp32", "bf16", "fp16"]
 
 _FULL_PX = 32
-_NOT_FINITE = "not a finite number"
-"""What the message of a `TrainingError` about the loss or a weight has, and that about a full disk has not."""
 
 
 class Diverged(str):
@@ -80,10 +79,16 @@ class Workshop:
         """Why data could not be had, by their name: a failed download takes its time, and fails again."""
 
     def run(self, spec: TrainSpec, *, train: bool, name: str = "") -> FoundRun | str:
-        """Return the finished run of a spec, trained now if allowed; or why there is none."""
+        """Return the finished run of a spec, trained now if allowed; or why there is none.
+
+        One that diverged counts as a finished one does, on whatever machine it was, and is not trained again.
+        """
         found = self.found.finished(spec)
         if found is not None:
             return found
+        diverged = self.found.diverged(self._as_trained(spec))
+        if diverged is not None and diverged.log.diverged is not None:
+            return _diverged(diverged.log.diverged.message(diverged.spec), diverged.path)
         if not train:
             return ""
         key = spec_hash(spec)
@@ -178,9 +183,10 @@ class Workshop:
             return str(error).splitlines()[0]
         except ModelError as error:
             return str(error).splitlines()[0]
+        except DivergedError as error:
+            return _diverged(str(error), directory)
         except TrainingError as error:
-            reason = f"training ended: {str(error).splitlines()[0]}"
-            return Diverged(reason) if _NOT_FINITE in reason else reason
+            return f"training ended: {str(error).splitlines()[0]}"
         self.trained += 1
         self.found = find_runs(self._roots)
         return f"{directory} has ended, and its log has no final test that can be read"
@@ -221,6 +227,10 @@ class Workshop:
         directory = root / directory_name(spec)
         taken = (directory / "config.json").exists()
         return directory.with_name(f"{directory.name}-{spec_hash(spec)[:6]}") if taken else directory
+
+
+def _diverged(message: str, directory: Path) -> Diverged:
+    return Diverged(f"training ended: {message.splitlines()[0]} {kept_in(directory)}")
 
 
 def _data_name(spec: TrainSpec) -> str:

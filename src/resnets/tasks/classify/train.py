@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from resnets.artifacts.model_folder import StoredModel, check_weights, load_model, save_model
-from resnets.artifacts.run_directory import RunDirectory
+from resnets.artifacts.run_directory import RunDirectory, conditions
 from resnets.artifacts.transfer import Transfer, transfer
 from resnets.engine.checkpoint import latest_checkpoint, load_checkpoint
 from resnets.engine.device import check_precision, choose_device, deterministic, set_up
@@ -33,7 +33,7 @@ from resnets.models.build import build
 from resnets.specs import io
 from resnets.specs.catalogue import model_name
 from resnets.specs.data import ImageFolder
-from resnets.specs.errors import InterruptedRunError, ModelError, RunError, SpecError, TrainingError
+from resnets.specs.errors import DivergedError, InterruptedRunError, ModelError, RunError, SpecError, TrainingError
 from resnets.specs.finetune import GivenWeights
 from resnets.tasks.classify.evaluate import EvaluationReport, choose_split
 from resnets.tasks.classify.prepare import Parts, prepare
@@ -87,6 +87,7 @@ def train(
 
     Raises:
         UserError: wrong input; nothing was written.
+        DivergedError: the loss or a weight is not finite, or was not at an earlier start under the same conditions.
         TrainingError: training cannot go on; what was saved stays usable.
         InterruptedRunError: Ctrl-C or SIGTERM; the state is saved.
     """
@@ -102,6 +103,7 @@ def train(
         parts = prepare(spec, root, RunDirectory(run), machine, ranks, command, quiet=quiet)
         if parts.directory.is_finished:
             return _finished(parts)
+        _check_not_diverged(parts)
         batches = parts.batches()
         stack.callback(batches.close)
         if ranks.is_first:
@@ -142,6 +144,7 @@ def _train(parts: Parts, batches: TrainingBatches, interruption: Interruption, q
             log=log,
             progress=progress,
             interruption=interruption,
+            conditions=_conditions(parts),
             command=parts.command,
         )
         train_loop(run, state)
@@ -157,6 +160,32 @@ def _class_weights(parts: Parts) -> torch.Tensor | None:
     counts = np.bincount(parts.dataset.splits["train"].labels, minlength=classes)
     weights = counts.sum() / (classes * np.maximum(counts, 1))
     return torch.tensor(weights, dtype=torch.float32, device=parts.ranks.device)
+
+
+def _conditions(parts: Parts) -> dict[str, Any]:
+    """Return what decides, beside the spec, the numbers of this start."""
+    return conditions(parts.ranks.device.type, torch.get_num_threads(), parts.ranks.world_size) | {
+        "channels_last": parts.channels_last,
+        "compile": parts.machine.compile,
+        "deterministic": parts.machine.deterministic and parts.ranks.device.type == "cuda",
+        "fingerprint": parts.dataset.fingerprint,
+    }
+
+
+def _check_not_diverged(parts: Parts) -> None:
+    """Refuse to repeat, from the last checkpoint on, what has ended in a loss that is no number.
+
+    Under other conditions the numbers are rounded otherwise, and the run may get past that step.
+
+    Raises:
+        DivergedError: saying what else can be done.
+    """
+    divergence = parts.directory.divergence()
+    repeats = divergence is not None and divergence.conditions == _conditions(parts)
+    # Ranks may have different processors, and go the same way all the same: that of the one whose log it is.
+    if parts.ranks.any(repeats and parts.ranks.is_first):
+        divergence = next(found for found in parts.ranks.gather([divergence]) if found is not None)
+        raise DivergedError(divergence.repeated(parts.directory.path, parts.spec))
 
 
 def _start_from(parts: Parts, given: StoredModel, state: TrainState) -> Transfer:
@@ -213,8 +242,27 @@ def initial_state(parts: Parts) -> TrainState:
 def fast_model(parts: Parts, model: torch.nn.Module) -> torch.nn.Module:
     """Return the module that a step calls: `model`, compiled and wrapped for several processes."""
     if parts.machine.compile:
-        model = torch.compile(model, dynamic=False)  # pyright: ignore[reportAssignmentType]
+        model = _CompiledForFullBatches(
+            model, parts.spec.global_batch // (parts.ranks.world_size * parts.spec.accumulation)
+        )
     return parts.ranks.wrap(model)
+
+
+class _CompiledForFullBatches(torch.nn.Module):
+    """A compiled model that leaves batches with unreadable images to the model itself.
+
+    Each size is compiled on its own, and after a few of them torch compiles no more, not even the full batch.
+    """
+
+    def __init__(self, model: torch.nn.Module, full: int) -> None:
+        super().__init__()
+        self.model = model
+        self._full = full
+        # A function and not a module, which would have each weight under a second name.
+        self._compiled = torch.compile(model.__call__, dynamic=False)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return (self.model if len(images) < self._full else self._compiled)(images)
 
 
 def _resume(parts: Parts, state: TrainState) -> bool:
