@@ -109,9 +109,8 @@ def test_a_launcher_that_tells_no_local_rank_gives_the_first_gpu(launched, monke
 
 def test_more_processes_than_gpus_are_refused_before_they_wait_for_each_other(launched, monkeypatch):
     monkeypatch.setenv("LOCAL_RANK", "2")
-    with pytest.raises(DeviceError, match=r"This is process 2 .* 2; start as many: torchrun"):
-        with distributed(CUDA):
-            pass
+    with pytest.raises(DeviceError, match=r"This is process 2 .* 2; start as many: torchrun"), distributed(CUDA):
+        pass
     assert not launched
 
 

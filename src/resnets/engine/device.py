@@ -7,7 +7,7 @@ import functools
 import os
 import sys
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -150,20 +150,23 @@ def deterministic(device: torch.device, machine: Machine) -> Iterator[None]:
     if device.type != "cuda" or not machine.deterministic:
         yield
         return
-    cudnn, memory, variable = torch.backends.cudnn, torch.utils.deterministic, "CUBLAS_WORKSPACE_CONFIG"
+    memory: Any = torch.utils.deterministic
+    variable = "CUBLAS_WORKSPACE_CONFIG"
     algorithms = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
-    before = (cudnn.benchmark, cudnn.deterministic, memory.fill_uninitialized_memory, os.environ.get(variable))
+    cudnn = torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic
+    filling, workspace = memory.fill_uninitialized_memory, os.environ.get(variable)
     os.environ.setdefault(variable, ":4096:8")
-    cudnn.benchmark, cudnn.deterministic = False, True
+    torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = False, True
     torch.use_deterministic_algorithms(True, warn_only=True)
     memory.fill_uninitialized_memory = False
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(algorithms, warn_only=warn_only)
-        cudnn.benchmark, cudnn.deterministic, memory.fill_uninitialized_memory, given = before
-        if given is None:
+        torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = cudnn
+        memory.fill_uninitialized_memory = filling
+        if workspace is None:
             os.environ.pop(variable, None)
 
 
