@@ -1,6 +1,7 @@
 """The training and the prediction benchmark in small, in this process: their rows, and that all do the same work."""
 
 import functools
+import pickle
 from dataclasses import replace
 
 import numpy as np
@@ -9,13 +10,14 @@ import torch
 from PIL import Image
 
 import resnets
+from resnets.engine.device import use
 from resnets.recipes.find import recipe
 from resnets.specs.data import Color, Mix, NoPolicy
 from resnets.specs.errors import DeviceError, UserError
 from resnets.specs.run import Machine
-from resnets.studies import bench_predict, bench_steps, bench_train
+from resnets.studies import bench_nets, bench_predict, bench_steps, bench_train
 from resnets.studies.bench import Need, benchmark
-from resnets.studies.bench_nets import NetAlone
+from resnets.studies.bench_nets import NetAlone, UsualPrediction
 from resnets.studies.bench_steps import OurTraining, UsualTraining, usual_transform
 
 CPU = Machine(device="cpu", workers=0)
@@ -44,8 +46,28 @@ def test_ours_and_the_usual_way_at_its_best_are_measured_in_each_precision():
     assert found.settings["data"] == "images"
 
 
+def test_both_sides_compute_in_full_fp32_and_the_one_row_that_does_not_says_so(monkeypatch):
+    convolutions, cudnn, make = [], torch.backends.cudnn, bench_steps.fixed_batch
+    monkeypatch.setattr(cudnn, "allow_tf32", True)  # and it is so again in the end
+    monkeypatch.setattr(bench_train, "has_tf32", lambda device: True)
+    monkeypatch.setattr(bench_steps, "use", lambda device: use(torch.device("cuda")))
+    monkeypatch.setattr(bench_steps, "set_up", lambda device, machine: use(torch.device("cuda")))
+
+    def seen(*arguments):
+        convolutions.append(cudnn.conv.fp32_precision)
+        return make(*arguments)
+
+    monkeypatch.setattr(bench_steps, "fixed_batch", seen)
+    rows = train("digits.resnet8", batch=2, precisions=["fp32"], step_only=True).rows
+    assert [row.system for row in rows] == ["usual, fp32", "usual, TF32", "usual, fp32, NHWC", "resnets, fp32"]
+    assert convolutions == ["ieee", "tf32", "ieee", "ieee"]
+    assert [row.facts["precision"] for row in rows] == ["fp32", "tf32", "fp32", "fp32"]
+    assert [row.system for row in rows if "TF32" in row.note] == ["usual, TF32"]
+
+
 def test_the_ladder_adds_one_measure_after_the_other():
-    systems = bench_train.ladder_systems(_common(recipe("cifar10.resnet8")), 0)
+    usable = ["fp32", "bf16"]
+    systems = bench_train.ladder_systems(_common(recipe("cifar10.resnet8")), 0, torch.device("cpu"), usable)
     settings = [(one.precision, one.channels_last, getattr(one, "keep_memory", False), one.compile) for one in systems]
     assert settings == [
         ("fp32", False, False, False),
@@ -57,6 +79,33 @@ def test_the_ladder_adds_one_measure_after_the_other():
         ("bf16", True, True, True),
     ]
     assert len({one.name for one in systems}) == len(systems)
+
+
+@pytest.mark.parametrize(
+    ("kind", "usable", "names"),
+    [
+        ("mps", ["fp32"], ["... compiled"]),
+        ("cuda", ["fp32"], ["... NHWC", "... compiled"]),
+        ("cuda", ["fp32", "bf16"], ["... NHWC", "... compiled", "... bf16, not compiled", "... bf16, compiled"]),
+    ],
+)
+def test_the_ladder_has_no_measure_that_the_device_cannot_take(kind, usable, names):
+    systems = bench_train.ladder_systems(_common(recipe("cifar10.resnet8")), 0, torch.device(kind), usable)
+    assert [one.name for one in systems[2:]] == names
+    assert all(one.channels_last == (kind == "cuda") for one in systems[2:])
+
+
+def test_a_precision_that_the_device_does_not_have_is_refused_before_anything_is_measured(monkeypatch):
+    monkeypatch.setattr(bench_train, "choose_device", lambda name: torch.device("mps"))
+    with pytest.raises(DeviceError, match="bf16 is not supported on mps"):
+        train("digits.resnet8", precisions=["bf16"])
+
+
+def test_images_of_the_usual_way_can_be_sent_to_workers_that_were_not_forked():
+    spec, split = bench_steps.split_for(UsualTraining(name="a", **_common(recipe("cifar10.resnet8"))))
+    assert split is not None
+    images = bench_steps._Images(spec, split)
+    assert len(pickle.loads(pickle.dumps(images))) == len(images)
 
 
 def _common(spec, **changes):
@@ -151,6 +200,24 @@ def test_predictions_are_measured_for_each_batch_from_files_and_of_the_net_alone
         assert rows["resnets net, folded, NHWC, bf16"].facts["precision"] == "bf16"
         assert net.call_ms[0] <= net.call_ms[1]
     assert "random" in one.notes[0]
+
+
+def test_a_script_predicts_in_full_fp32_as_ours_does(monkeypatch, tmp_path):
+    used = []
+    monkeypatch.setattr(bench_nets, "use", used.append)
+    source, *_ = bench_predict._model("cifar-resnet8", tmp_path)
+    paths = bench_predict._photographs(None, tmp_path, 1)
+    UsualPrediction(name="a", images=1, model=source, device="cpu", photographs=paths).prepare()
+    assert used == [torch.device("cpu")]
+
+
+def test_a_prediction_is_timed_until_the_device_has_ended_it(monkeypatch, tmp_path):
+    waited = []
+    monkeypatch.setattr(bench_nets, "wait_for", waited.append)
+    source, *_ = bench_predict._model("cifar-resnet8", tmp_path)
+    prepared = NetAlone(name="a", images=1, model=source, device="cpu", net="ours").prepare()
+    prepared.run(0)
+    assert waited == [torch.device("cpu")] * 2  # the first answer, which has a time of its own, and this one
 
 
 def test_a_peer_that_is_not_installed_is_listed(monkeypatch):

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    import torch
+
     from resnets.studies.timing import Rounds
 
 SETTLE_SECONDS = 0.5
@@ -178,6 +180,7 @@ def benchmark(
     unmeasured: int = 0,
     own_process: bool = False,
     threads: int = 0,
+    device: torch.device | None = None,
     settings: Mapping[str, Any] | None = None,
     notes: Sequence[str] = (),
     quiet: bool = False,
@@ -195,6 +198,7 @@ def benchmark(
         own_process: give each a process of its own, for systems that change how their process works (allocator,
             threads, compiler). Otherwise they share this one.
         threads: of torch; 0 leaves its choice.
+        device: that the systems compute on; None is the CPU.
         settings: for the document.
         notes: what a reader must know.
         quiet: show no progress.
@@ -205,7 +209,7 @@ def benchmark(
     """
     if rounds < 1:
         raise UserError(f"--rounds is {rounds}; it is at least 1.")
-    hardware, load_notes = _hardware(threads)
+    hardware, load_notes = _hardware(threads, device)
     say = _silent if quiet else _say
     for note in load_notes:
         say(note)
@@ -356,11 +360,12 @@ def _prepare(system: System, own_process: bool, threads: int) -> Prepared:
     return Prepared(guarded(prepared.run), prepared.facts, prepared.close)
 
 
-def _hardware(threads: int) -> tuple[dict[str, Any], list[str]]:
+def _hardware(threads: int, device: torch.device | None) -> tuple[dict[str, Any], list[str]]:
     import torch
 
     here = environment()
-    hardware = {name: here[name] for name in ("processor", "cores", "platform", "gpu")}
+    hardware: dict[str, Any] = {name: here[name] for name in ("processor", "cores", "platform")}
+    hardware["gpu"] = torch.cuda.get_device_name(device) if device is not None and device.type == "cuda" else None
     hardware["threads"] = threads or torch.get_num_threads()
     if not hasattr(os, "getloadavg"):
         return hardware, []

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from resnets.engine.device import check_precision, choose_device, set_up
+from resnets.engine.device import check_precision, choose_device, set_up, use
 from resnets.engine.step import autocast
 from resnets.models.fold import fold_batch_norm
 from resnets.specs.errors import ModelError, ResnetsError
 from resnets.specs.run import Machine
+from resnets.studies.accelerator import wait_for
 from resnets.studies.bench import Prepared, System
 from resnets.studies.usual_nets import largest_difference, plain_cifar_net, timm_net, torchvision_net, with_weights
 from resnets.tasks.classify.load import load_source
@@ -50,12 +51,12 @@ class PredictionSystem(System):
         stored = load_source(self.model)
         call, facts = self.caller(stored, device)
         call()
+        wait_for(device)
         facts |= {"batch": self.images, "first_answer_seconds": round(time.perf_counter() - started, 2)}
 
         def run(number: int) -> None:
             call()
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
+            wait_for(device)
 
         return Prepared(run, facts)
 
@@ -86,6 +87,7 @@ class UsualPrediction(PredictionSystem):
         from PIL import Image
         from torchvision import transforms
 
+        use(device)
         spec = stored.preprocessor.spec
         model = usual_net(stored).eval().to(device)
         transform = transforms.Compose(

@@ -99,6 +99,7 @@ def bench_predict(
                     unmeasured=1,
                     own_process=True,
                     threads=machine.threads,
+                    device=device,
                     settings={"model": str(model), "net": net, "batches": list(batches), "seconds_a_turn": seconds},
                     notes=notes,
                     quiet=quiet,

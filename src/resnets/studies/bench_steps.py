@@ -6,6 +6,7 @@ policies, mixing and averaged weights of the recipe are left out: they are ours 
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -23,7 +24,7 @@ from resnets.data.open import open_dataset
 from resnets.data.preprocess import preprocess_for
 from resnets.data.splits import Batch, FileSplit, ResidentSplit
 from resnets.data.statistics import Statistics
-from resnets.engine.device import check_precision, choose_device, set_up
+from resnets.engine.device import check_precision, choose_device, set_up, use
 from resnets.engine.distributed import Distributed
 from resnets.engine.optimizer import build_optimizer
 from resnets.engine.state import TrainState
@@ -31,6 +32,7 @@ from resnets.engine.step import autocast, train_step
 from resnets.models.build import build
 from resnets.specs.data import IMAGENET_MEAN, IMAGENET_STD, AreaCrop, Cifar, ImageFolder, PadCrop, ScaleCrop
 from resnets.specs.run import Machine, TrainSpec
+from resnets.studies.accelerator import give_back, is_current, wait_for
 from resnets.studies.bench import Prepared, System
 from resnets.studies.usual_nets import plain_cifar_net, torchvision_net
 
@@ -44,6 +46,8 @@ Source = Callable[[], tuple[Iterator[Any], Callable[[], None]]]
 
 NOISE_IMAGES = 10_000
 _READ_AHEAD = 2
+_WORKER_START = "fork" if sys.platform == "linux" else None
+"""As ours start; elsewhere a process cannot be forked, or not once it uses the GPU."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,13 +144,24 @@ class OurTraining(TrainingSystem):
         return start
 
 
+@dataclass(frozen=True, kw_only=True)
 class UsualTraining(TrainingSystem):
     """Dataset and DataLoader, torchvision's transforms on one image after the other, autocast, SGD."""
+
+    tf32: bool = False
+    """In fp32 on a GPU: round what goes into convolutions to TF32, as torch does by itself; ours never does."""
+
+    def settings(self) -> dict[str, Any]:
+        """Return the facts of the row."""
+        return super().settings() | ({"precision": "tf32"} if self.tf32 else {})
 
     def parts(self, spec: TrainSpec, split: Split | None, device: torch.device) -> tuple[Source, Callable[[Any], None]]:
         """Return the loader and a step."""
         if device.type == "cuda":
             torch.backends.cudnn.benchmark = True
+        use(device)
+        if self.tf32:
+            torch.backends.cudnn.allow_tf32 = True
         model = usual_model(spec).to(device=device, memory_format=self.layout()).train()  # pyright: ignore
         sgd = spec.optimizer
         optimizer = torch.optim.SGD(model.parameters(), sgd.base_lr, sgd.momentum, weight_decay=sgd.weight_decay)
@@ -154,10 +169,11 @@ class UsualTraining(TrainingSystem):
         scaler = torch.amp.GradScaler(device.type, enabled=self.precision == "fp16")
         fast: Any = torch.compile(model, dynamic=False) if self.compile else model
         layout = self.layout()
+        is_pinned = device.type == "cuda"  # elsewhere, a copy that nobody waits for can read memory that was freed
 
         def step(batch: tuple[Tensor, Tensor]) -> None:
-            images = batch[0].to(device, non_blocking=True).contiguous(memory_format=layout)
-            labels = batch[1].to(device, non_blocking=True)
+            images = batch[0].to(device, non_blocking=is_pinned).contiguous(memory_format=layout)
+            labels = batch[1].to(device, non_blocking=is_pinned)
             for part, targets in zip(images.chunk(spec.accumulation), labels.chunk(spec.accumulation), strict=True):
                 with autocast(self.precision, device):
                     loss = criterion(fast(part), targets)
@@ -179,7 +195,7 @@ class UsualTraining(TrainingSystem):
             drop_last=True,
             num_workers=self.workers,
             pin_memory=device.type == "cuda",
-            multiprocessing_context="fork" if self.workers else None,
+            multiprocessing_context=_WORKER_START if self.workers else None,
         )
 
         def start() -> tuple[Iterator[Any], Callable[[], None]]:
@@ -287,30 +303,29 @@ def _statistics(spec: TrainSpec, split: Split) -> Statistics | None:
 def _turn(start: Source, step: Callable[[Any], None], steps: int, unmeasured: int, device: torch.device) -> float:
     """Return the mean seconds of a step, over `steps` of them after some that are not measured.
 
-    On a GPU its own clock is read; what was cached there is given back for the turns of the others.
+    On an NVIDIA GPU its own clock is read; what was cached on a GPU is given back for the turns of the others.
     """
-    batches, close = start()
-    try:
-        for _ in range(unmeasured):
-            step(next(batches))
-        if device.type == "cuda":
-            first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            torch.cuda.synchronize(device)
-            first.record()
-            for _ in range(steps):
+    with is_current(device):
+        batches, close = start()
+        try:
+            for _ in range(unmeasured):
                 step(next(batches))
-            last.record()
-            torch.cuda.synchronize(device)
-            seconds = first.elapsed_time(last) / 1e3
-        else:
-            started = time.perf_counter()
-            for _ in range(steps):
-                step(next(batches))
-            if device.type == "mps":
-                torch.mps.synchronize()
-            seconds = time.perf_counter() - started
-    finally:
-        close()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
+            wait_for(device)
+            if device.type == "cuda":
+                first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+                first.record()
+                for _ in range(steps):
+                    step(next(batches))
+                last.record()
+                wait_for(device)
+                seconds = first.elapsed_time(last) / 1e3
+            else:
+                started = time.perf_counter()
+                for _ in range(steps):
+                    step(next(batches))
+                wait_for(device)
+                seconds = time.perf_counter() - started
+        finally:
+            close()
+        give_back(device)
     return seconds / steps

@@ -18,6 +18,7 @@ from resnets.specs.data import Cifar, Color, Digits, ImageFolder, Mix, NoPolicy
 from resnets.specs.errors import UserError
 from resnets.specs.finetune import Finetune, RandomWeights
 from resnets.specs.run import Machine, TrainSpec
+from resnets.studies.accelerator import has_tf32
 from resnets.studies.bench import benchmark, chosen
 from resnets.studies.bench_steps import OurTraining, TrainingSystem, UsualTraining
 from resnets.studies.usual_nets import plain_cifar_net, torchvision_net
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 Precision = Literal["fp32", "bf16", "fp16"]
 PRECISIONS = ("fp32", "bf16", "fp16")
 REFERENCE = "usual, fp32"
+BY_DEFAULT = "usual, TF32"
 ROUNDS = 7
 STEPS = 20
 _SIDE = 224
@@ -75,6 +77,9 @@ def bench_train(
         if value < 1:
             raise UserError(f"--{name} is {value}; it is at least 1.")
     device = choose_device(machine.device)
+    wanted: list[Precision] = [_precision(name) for name in precisions]
+    for precision in wanted:
+        check_precision(precision, device)
     spec, root = _with_data(recipe(spec) if isinstance(spec, str) else spec, data, data_root)
     if root is not None and holds_shards(root):
         raise UserError(
@@ -93,12 +98,14 @@ def bench_train(
     }
     our_workers = 0 if kind == "none" else worker_processes(machine, device)
     layout = use_channels_last(device, machine)
-    wanted: list[Precision] = [_precision(name) for name in precisions] or _usable(device)
+    usable = _usable(device)
     systems = (
-        ladder_systems(common, our_workers)
+        ladder_systems(common, our_workers, device, usable)
         if ladder
-        else training_systems(common, wanted, our_workers, channels_last=layout, compiled=machine.compile)
+        else training_systems(common, wanted or usable, our_workers, channels_last=layout, compiled=machine.compile)
     )
+    if has_tf32(device):
+        systems.insert(1, UsualTraining(name=BY_DEFAULT, tf32=True, note=_TF32, **common))
     net = model_name(spec.model)
     return benchmark(
         chosen(systems, only),
@@ -106,6 +113,7 @@ def bench_train(
         rounds=rounds,
         own_process=True,
         threads=machine.threads,
+        device=device,
         settings={
             "recipe": spec.recipe,
             "net": net,
@@ -131,6 +139,9 @@ _WHAT = {
 }
 
 
+_TF32 = "Convolutions of fp32 rounded to TF32, as torch leaves them on this GPU; all others compute in full fp32."
+
+
 def training_systems(
     common: dict[str, Any], precisions: Sequence[Precision], our_workers: int, *, channels_last: bool, compiled: bool
 ) -> list[TrainingSystem]:
@@ -152,18 +163,30 @@ def training_systems(
     return systems
 
 
-def ladder_systems(common: dict[str, Any], our_workers: int) -> list[TrainingSystem]:
-    """Return the usual way and ours, each row with one measure more, so that the gain of each is seen."""
+def ladder_systems(
+    common: dict[str, Any], our_workers: int, device: torch.device, usable: Sequence[Precision]
+) -> list[TrainingSystem]:
+    """Return the usual way and ours, each row with one measure more, so that the gain of each is seen.
+
+    Measures that the device has no use for, or cannot take, are left out.
+    """
     ours = functools.partial(OurTraining, **common | {"workers": our_workers})
-    return [
+    systems: list[TrainingSystem] = [
         UsualTraining(name=REFERENCE, **common),
         ours(name="resnets, fp32, NCHW", keep_memory=False),
-        ours(name="... NHWC", keep_memory=False, channels_last=True),
-        ours(name="... freed memory kept", channels_last=True),
-        ours(name="... compiled", channels_last=True, compile=True),
-        ours(name="... bf16, not compiled", channels_last=True, precision="bf16"),
-        ours(name="... bf16, compiled", channels_last=True, precision="bf16", compile=True),
     ]
+    layout = use_channels_last(device, Machine())
+    if layout:
+        systems.append(ours(name="... NHWC", keep_memory=False, channels_last=True))
+    if device.type == "cpu":
+        systems.append(ours(name="... freed memory kept", channels_last=True))
+    systems.append(ours(name="... compiled", channels_last=layout, compile=True))
+    if "bf16" in usable:
+        systems += [
+            ours(name="... bf16, not compiled", channels_last=layout, precision="bf16"),
+            ours(name="... bf16, compiled", channels_last=layout, precision="bf16", compile=True),
+        ]
+    return systems
 
 
 def comparable(spec: TrainSpec, batch: int | None) -> TrainSpec:

@@ -26,6 +26,7 @@ from resnets.engine.optimizer import set_learning_rate
 from resnets.engine.schedule import learning_rate
 from resnets.engine.step import train_step
 from resnets.specs.data import ImageFolder
+from resnets.studies.accelerator import wait_for
 from resnets.tasks.classify.train import fast_model, initial_state
 
 if TYPE_CHECKING:
@@ -80,14 +81,6 @@ class Trainee:
         state.step += 1
         if self._parts.ranks.device.type == "cpu":
             totals.tolist()  # as the loop of a run does
-
-
-def wait_for(device: torch.device) -> None:
-    """Wait until the device has done what it was given."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type == "mps":
-        torch.mps.synchronize()
 
 
 def with_images(parts: Parts, split: Split) -> Parts:
