@@ -3,10 +3,13 @@
 import dataclasses
 import doctest
 import os
+import types
 
 import pytest
+import torch
 
 from resnets.studies import commands, diagnosis, machine_limits, run_limits
+from resnets.studies import machine_facts as machine_facts_module
 from resnets.studies.machine_facts import Gpu, MachineFacts, machine_facts, quota_cores
 from resnets.studies.machine_limits import machine_findings
 from resnets.studies.neighbours import Load, Neighbour, load_of_others
@@ -60,6 +63,8 @@ def test_a_sound_machine_has_no_warning():
         ({"swap_used_bytes": 8 * GIB}, "memory", "swapped out"),
         ({"load": Load(busy_cores=1.2, neighbours=())}, "other programs", "OMP_WAIT_POLICY=PASSIVE"),
         ({"gpus": (Gpu(name="G", total_bytes=80 * GIB, free_bytes=10 * GIB),)}, "device", "nvidia-smi"),
+        ({"gpus": (Gpu(name="G", total_bytes=GIB, free_bytes=None, problem="busy"),)}, "device", "--device cuda:N"),
+        ({"mps": True, "threads": 16}, "processor", "--workers 8"),
     ],
 )
 def test_each_danger_is_one_warning_that_says_what_to_do(changes, subject, fix):
@@ -68,6 +73,34 @@ def test_each_danger_is_one_warning_that_says_what_to_do(changes, subject, fix):
     ]
     assert [finding.subject for finding in warnings] == [subject]
     assert fix in warnings[0].fix
+
+
+def test_a_gpu_that_lets_nobody_in_hides_no_other(monkeypatch):
+    def memory(index):
+        if index == 1:
+            raise RuntimeError("CUDA error: out of memory\nSearch for it in the documentation")
+        return 7 * GIB, 8 * GIB
+
+    properties = types.SimpleNamespace(name="G", total_memory=8 * GIB)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: properties)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", memory)
+    free = Gpu(name="G", total_bytes=8 * GIB, free_bytes=7 * GIB)
+    full = Gpu(name="G", total_bytes=8 * GIB, free_bytes=None, problem="CUDA error: out of memory")
+    gpus = machine_facts_module._gpus()
+    assert gpus == (free, full, free)
+    devices = [one for one in machine_findings(dataclasses.replace(SOUND, gpus=gpus)) if one.subject == "device"]
+    assert [one.state for one in devices] == ["ok", "warning", "ok"]
+    assert devices[1].text == "cuda:1 G cannot be used: CUDA error: out of memory"
+
+
+def test_advice_on_the_allocator_is_for_linux():
+    states = []
+    for platform in ("Linux-6.1-x86_64-with", "macOS-15.1-arm64-arm-64bit", "Windows-11-10.0"):
+        facts = dataclasses.replace(SOUND, allocator="the system's", platform=platform)
+        states += [finding.state for finding in machine_findings(facts) if finding.subject == "allocator"]
+    assert states == ["note", "ok", "ok"]
 
 
 def test_a_neighbour_is_named_and_passive_waiting_is_not_advised_twice():

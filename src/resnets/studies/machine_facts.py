@@ -37,8 +37,10 @@ class Gpu:
     """A CUDA device."""
 
     name: str
-    total_bytes: int
-    free_bytes: int
+    total_bytes: int | None
+    free_bytes: int | None
+    problem: str = ""
+    """Why nothing more is known of it: another program has it for itself, or holds all of its memory."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -188,11 +190,18 @@ def _allocator(maps: Path) -> str:
 
 
 def _gpus() -> tuple[Gpu, ...]:
-    found = []
-    for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
+    return tuple(map(_gpu, range(torch.cuda.device_count() if torch.cuda.is_available() else 0)))
+
+
+def _gpu(index: int) -> Gpu:
+    name, total = "GPU", None
+    try:
+        properties = torch.cuda.get_device_properties(index)
+        name, total = properties.name, properties.total_memory
         free, total = torch.cuda.mem_get_info(index)
-        found.append(Gpu(name=torch.cuda.get_device_name(index), total_bytes=total, free_bytes=free))
-    return tuple(found)
+    except RuntimeError as error:  # the question takes some of its memory, and has to be let in
+        return Gpu(name=name, total_bytes=total, free_bytes=None, problem=str(error).partition("\n")[0])
+    return Gpu(name=name, total_bytes=total, free_bytes=free)
 
 
 def _text(path: Path) -> str:

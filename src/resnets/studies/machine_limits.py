@@ -62,6 +62,14 @@ def _versions(facts: MachineFacts) -> Iterator[Finding]:
 
 def _devices(facts: MachineFacts) -> Iterator[Finding]:
     for number, gpu in enumerate(facts.gpus):
+        if gpu.total_bytes is None or gpu.free_bytes is None:
+            yield Finding(
+                subject="device",
+                state="warning",
+                text=f"cuda:{number} {gpu.name} cannot be used: {gpu.problem}",
+                fix="`nvidia-smi` names the programs that hold it; --device cuda:N takes another",
+            )
+            continue
         text = f"cuda:{number} {gpu.name}, {gib(gpu.free_bytes)} of {gib(gpu.total_bytes)} free"
         if gpu.free_bytes < 0.8 * gpu.total_bytes:
             yield Finding(
@@ -97,7 +105,7 @@ def _cores(facts: MachineFacts) -> Iterator[Finding]:
             text=text + set_to,
             # On a CPU, training reads between its steps; workers would take the cores from it.
             fix=f"more threads than cores wait for each other: --threads {whole}"
-            + (f" --workers {whole}" if facts.gpus else ""),
+            + (f" --workers {whole}" if facts.gpus or facts.mps else ""),
         )
         return
     yield Finding(subject="processor", state="ok", text=text + set_to)
@@ -178,7 +186,7 @@ def _open_files(facts: MachineFacts) -> Iterator[Finding]:
 def _allocator(facts: MachineFacts) -> Iterator[Finding]:
     if facts.allocator == "glibc":
         yield Finding(subject="allocator", state="ok", text="glibc; training on a CPU tells it to keep freed memory")
-    elif facts.allocator in ("jemalloc", "tcmalloc", "mimalloc", "snmalloc"):
+    elif facts.allocator in ("jemalloc", "tcmalloc", "mimalloc", "snmalloc") or not _is_linux(facts):
         yield Finding(subject="allocator", state="ok", text=facts.allocator)
     else:
         yield Finding(
@@ -187,6 +195,10 @@ def _allocator(facts: MachineFacts) -> Iterator[Finding]:
             text=f"{facts.allocator}: large buffers may be faulted in anew in every step",
             fix="on a CPU, compare with jemalloc: LD_PRELOAD=libjemalloc.so.2 resnets doctor RECIPE ...",
         )
+
+
+def _is_linux(facts: MachineFacts) -> bool:
+    return facts.platform.startswith("Linux")
 
 
 def _clock(facts: MachineFacts) -> Iterator[Finding]:
