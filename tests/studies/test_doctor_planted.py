@@ -29,7 +29,7 @@ ALONE = Machine(device="cpu", threads=1, workers=1)
 SECONDS = 5.0
 WITHIN = 0.25
 """Of the predicted gain, as the followed one may differ from it."""
-SLOWNESS = (1, 2, 4)
+SLOWNESS = (1, 2, 4, 8)
 """Times the delays and the length of the trial, one attempt after the other; what else a step costs stays as it is."""
 
 
