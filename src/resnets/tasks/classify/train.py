@@ -259,9 +259,10 @@ class _CompiledForFullBatches(torch.nn.Module):
         self.model = model
         self._full = full
         # A function and not a module, which would have each weight under a second name.
-        self._compiled = torch.compile(model.__call__, dynamic=False)
+        self._compiled = torch.compile(model, dynamic=False).__call__
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Return the logits."""
         return (self.model if len(images) < self._full else self._compiled)(images)
 
 
