@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 
 from resnets.cli.main import entry, main
+from resnets.tasks.classify import predict as prediction
 
 
 @pytest.fixture(autouse=True)
@@ -245,6 +246,29 @@ def test_debug_shows_the_traceback(capsys):
 
     with pytest.raises(SpecError):
         main(["train", "nothing.here", "--debug"])
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError(
+            "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 79.11 GiB"
+        ),
+        RuntimeError(
+            "MPS backend out of memory (MPS allocated: 18.13 GiB, max allowed: 18.13 GiB). Tried to allocate 1"
+        ),
+    ],
+)
+def test_a_gpu_without_memory_is_one_line(trained, tmp_path, capsys, monkeypatch, error):
+    photo(tmp_path / "1.png")
+
+    def full(stored, images, **named):
+        raise error
+
+    monkeypatch.setattr(prediction, "predict", full)
+    refused(["predict", trained, "1.png"], capsys, "out of memory", "--device cpu")
+    with pytest.raises(RuntimeError, match="out of memory"):
+        main(["predict", trained, "1.png", "--debug"])
 
 
 def test_a_closed_pipe_is_no_error():

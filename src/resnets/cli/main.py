@@ -77,8 +77,11 @@ def main(arguments: list[str]) -> int:
     except ResnetsError as error:
         if debug:
             raise
-        print(f"error: {visible(error)}", file=sys.stderr)
-        return error.exit_code
+        return _told(error)
+    except RuntimeError as error:
+        if debug or (no_memory := _no_memory(error)) is None:
+            raise
+        return _told(no_memory)
     except KeyboardInterrupt:
         if debug:
             raise
@@ -88,6 +91,20 @@ def main(arguments: list[str]) -> int:
         # The reader of our output went away (`resnets describe | head`); leave quietly.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def _told(error: ResnetsError) -> int:
+    print(f"error: {visible(error)}", file=sys.stderr)
+    return error.exit_code
+
+
+def _no_memory(error: RuntimeError) -> ResnetsError | None:
+    """Return what a person is told where a GPU's memory is full; None for every other error."""
+    if "torch" not in sys.modules:
+        return None
+    from resnets.engine.gpu_memory import is_out_of_memory, no_memory
+
+    return no_memory(error) if is_out_of_memory(error) else None
 
 
 def _end(number: int, _frame: FrameType | None) -> NoReturn:

@@ -16,10 +16,11 @@ import torch
 from resnets.artifacts.divergence import Divergence
 from resnets.engine.checkpoint import save_checkpoint
 from resnets.engine.freeze import set_learning
+from resnets.engine.gpu_memory import is_out_of_memory, no_memory, release
 from resnets.engine.optimizer import set_learning_rate
 from resnets.engine.schedule import learning_rate, needs_step_errors, observe_evaluation, observe_step
 from resnets.engine.step import train_step
-from resnets.specs.errors import DivergedError, InterruptedRunError, ResnetsError, TrainingError
+from resnets.specs.errors import DivergedError, InterruptedRunError, ResnetsError, TrainingError, counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -92,8 +93,9 @@ def train_loop(run: Run, state: TrainState) -> None:
     Raises:
         InterruptedRunError: a signal asked to stop; the state is saved.
         DivergedError: the loss or a weight is not finite; the log says so.
-        TrainingError: a checkpoint could not be written.
-        ResnetsError: images cannot be had any more; a run of one process has saved its state.
+        TrainingError: a checkpoint could not be written, or a pass is too large for the device's memory.
+        ResnetsError: images cannot be had any more, or none of them fits into memory. Where images or memory fail, a run
+            of one process has saved its state.
     """
     spec = run.spec
     saved_step, saved_at = state.step, time.monotonic()
@@ -132,7 +134,8 @@ def train_loop(run: Run, state: TrainState) -> None:
         _seed_random_layers(run, state.step)
         if state.step == spec.finetune.head_steps:
             set_learning(run.model, spec.finetune, state.step, run.ranks)
-        totals = train_step(run.model, passes, state, spec, run.ranks, run.class_weights)
+        with _saved_before_it_fails(run, state, saved_step):
+            totals = _step(run, state, passes, saved_step)
         state.window += totals
         state.step += 1
         clock.count(spec.global_batch)
@@ -142,16 +145,64 @@ def train_loop(run: Run, state: TrainState) -> None:
 
 @contextmanager
 def _saved_before_it_fails(run: Run, state: TrainState, saved_step: int) -> Iterator[None]:
-    """Save the state when images cannot be had any more, so that the run goes on from there when they can."""
+    """Save the state when images or memory cannot be had any more, so that the run goes on from there when they can."""
     try:
         yield
-    except ResnetsError:
+    except (ResnetsError, RuntimeError) as error:
+        told = isinstance(error, ResnetsError)
+        if not told:
+            if not is_out_of_memory(error):
+                raise
+            release(error)
         # Ranks save together, and the others do not know.
         if state.step > saved_step and run.ranks.world_size == 1:
             _check_finite(run, state, saved_step, weights=True)
             _save(run, state)
             run.progress.note(f"Step {state.step} is saved. When the error is mended, go on with: {run.command}")
-        raise
+        if told:
+            raise
+        raise no_memory(error) from error
+
+
+def _step(run: Run, state: TrainState, passes: list[Any], saved_step: int) -> torch.Tensor:
+    """Take a step, or say what helps where the memory is not enough for its passes.
+
+    The weights are then those of the step before. BatchNorm's moving averages may have seen the images once already.
+    """
+    try:
+        return train_step(run.model, passes, state, run.spec, run.ranks, run.class_weights)
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        state.optimizer.zero_grad(set_to_none=True)
+        release(error)
+        raise TrainingError(_too_large(run, state, passes, saved_step)) from error
+
+
+def _too_large(run: Run, state: TrainState, passes: list[Any], saved_step: int) -> str:
+    spec, device = run.spec, run.ranks.device
+    height, width = passes[0].images.shape[-2:]
+    images = spec.global_batch // (spec.accumulation * run.ranks.world_size)
+    ways = []
+    if images > 1:
+        parts = next(parts for parts in range(2, images + 1) if images % parts == 0)
+        ways.append(
+            f"--accumulation {spec.accumulation * parts} makes the passes of a step smaller: the batch and the update stay "
+            "the same, but BatchNorm sees each pass alone."
+        )
+    if spec.precision == "fp32" and device.type == "cuda":
+        ways.append("--precision bf16 takes about half the memory.")
+    if ways:
+        ways.append("Either is another run: give it a new --run." if len(ways) > 1 else "Give it a new --run.")
+    saved = state.step if run.ranks.world_size == 1 else saved_step
+    goes_on = f"goes on from step {saved}, which is saved" if saved else "begins anew; no step is saved"
+    return " ".join(
+        [
+            f"A pass of {counted(images, 'image')} of {height} x {width} px does not fit into the memory of {device}.",
+            *ways,
+            f"Where something else took the memory, or with another --device, the same command {goes_on}.",
+        ]
+    )
 
 
 def _seed_random_layers(run: Run, step: int) -> None:

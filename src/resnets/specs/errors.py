@@ -47,7 +47,7 @@ class DeviceError(UserError):
 
 
 class TrainingError(ResnetsError):
-    """Training cannot go on: the loss is not finite, or the disk is full. What was saved stays usable."""
+    """Training cannot go on: the loss is not finite, the disk is full or memory too small. What was saved stays usable."""
 
 
 class DivergedError(TrainingError):
