@@ -20,10 +20,11 @@ def update_average(average: nn.Module, model: nn.Module, decay: float, step: int
     """
     decay = min(decay, (1 + step) / (10 + step))
     averaged, current = [], []
+    counters, counts = [], []
     for kept, value in zip(average.state_dict().values(), model.state_dict().values(), strict=True):
-        if kept.is_floating_point():
-            averaged.append(kept)
-            current.append(value)
-        else:
-            kept.copy_(value)
+        floating = kept.is_floating_point()
+        (averaged if floating else counters).append(kept)
+        (current if floating else counts).append(value)
     get_ema_multi_avg_fn(decay)(averaged, current, None)  # pyright: ignore[reportArgumentType]
+    if counters:
+        torch._foreach_copy_(counters, counts)  # pyright: ignore[reportPrivateImportUsage]

@@ -58,7 +58,7 @@ def set_learning_rate(optimizer: torch.optim.SGD, lr: float, spec: SGD) -> None:
     for group in optimizer.param_groups:
         group["lr"] = lr
     if spec.momentum_form == "caffe" and lr > 0:
-        for state in optimizer.state.values():
-            buffer = state.get("momentum_buffer")
-            if buffer is not None:
-                buffer.mul_(old / lr)
+        kept = (state.get("momentum_buffer") for state in optimizer.state.values())
+        if buffers := [buffer for buffer in kept if buffer is not None]:
+            # At once: a warm-up or a cosine changes the rate in every step, and a net has hundreds of parameters.
+            torch._foreach_mul_(buffers, old / lr)  # pyright: ignore[reportPrivateImportUsage]

@@ -72,7 +72,8 @@ def _average(
     count = 0
     for images in batches:
         if ranks.any(len(images) > 0) if together else len(images) > 1:
-            with autocast(precision, ranks.device):
+            # SyncBatchNorm sends an empty batch's statistics in the type of its input, and the others' are float32.
+            with autocast(precision if len(images) else "fp32", ranks.device):
                 model(images)
             count += 1
     total = sum(ranks.gather([count]))

@@ -6,6 +6,7 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import torch
+from torch import nn
 from torch.nn import functional
 
 from resnets.engine.average import update_average
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from jaxtyping import Float, Int64
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from resnets.engine.distributed import Distributed
     from resnets.engine.state import TrainState
@@ -80,11 +81,14 @@ def train_step(
     """
     rank_batch = spec.global_batch / ranks.world_size
     totals = torch.zeros_like(state.window)
+    together = _synchronized(state.model, ranks)
     for number, batch in enumerate(passes, start=1):
         last = number == len(passes)
+        statistics = together and ranks.any(len(batch.labels) > 0)
         if not len(batch.labels):
-            if last and ranks.world_size > 1:
-                _take_part(model, batch.images)
+            if statistics or (last and ranks.world_size > 1):
+                with nullcontext() if last else ranks.without_averaging(model):
+                    _take_part(model, batch.images, state.scaler, statistics=statistics)
             continue
         with nullcontext() if last else ranks.without_averaging(model):
             with autocast(spec.precision, ranks.device):
@@ -97,11 +101,7 @@ def train_step(
         totals[2] += len(batch.labels)
     if ranks.world_size > 1 or any(len(batch.labels) for batch in passes):
         drop_gradients(state.model, spec.finetune, state.step)
-        scale = state.scaler.get_scale() if state.scaler.is_enabled() else 1.0
-        state.scaler.step(state.optimizer)
-        state.scaler.update()
-        # The scaler lowers its scale where it left out an update that had overflowed.
-        updated = not state.scaler.is_enabled() or state.scaler.get_scale() >= scale
+        updated = _update(state)
         if state.average is not None and updated:
             update_average(state.average, state.model, spec.ema_decay, state.step + 1)
     state.optimizer.zero_grad(set_to_none=True)
@@ -126,10 +126,39 @@ def _loss(
     return batch.own_share * towards(batch.labels) + (1 - batch.own_share) * towards(batch.partner_labels)
 
 
-def _take_part(model: nn.Module, images: Float[Tensor, "0 channels height width"]) -> None:
-    """Run a backward pass that adds nothing: the other ranks wait for this one, whose images are all unreadable."""
+def _update(state: TrainState) -> bool:
+    """Update the weights; return false where the scaler left it out, which only runs with averaged weights ask."""
+    # Reading the scale waits for the device, which without an average nothing needs.
+    asks = state.average is not None and state.scaler.is_enabled()
+    scale = state.scaler.get_scale() if asks else 1.0
+    state.scaler.step(state.optimizer)
+    state.scaler.update()
+    # The scaler lowers its scale where it left out an update that had overflowed.
+    return not asks or state.scaler.get_scale() >= scale
+
+
+def _synchronized(model: nn.Module, ranks: Distributed) -> bool:
+    """Return whether BatchNorm's statistics are over all ranks, which then wait for each other in every layer."""
+    return ranks.world_size > 1 and any(isinstance(module, nn.SyncBatchNorm) for module in model.modules())
+
+
+def _take_part(
+    model: nn.Module,
+    images: Float[Tensor, "0 channels height width"],
+    scaler: torch.amp.GradScaler,
+    *,
+    statistics: bool,
+) -> None:
+    """Run a backward pass that adds nothing: the other ranks wait for this one, whose images are all unreadable.
+
+    With `statistics` they wait in every BatchNorm too, which takes none from an empty batch. There is no autocast:
+    SyncBatchNorm sends the empty batch's statistics in the type of its input, and the others' are float32.
+    """
+    if statistics:
+        scaler.scale(model(images).sum() * 0).backward()
+        return
     modes = {module: module.training for module in model.modules()}
     model.eval()  # or BatchNorm would learn from the image that stands in
-    (model(images.new_zeros(1, *images.shape[1:])).sum() * 0).backward()
+    scaler.scale(model(images.new_zeros(1, *images.shape[1:])).sum() * 0).backward()
     for module, training in modes.items():
         module.training = training
