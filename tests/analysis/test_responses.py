@@ -102,6 +102,29 @@ def test_the_closed_form_is_the_standard_deviation_of_channels_with_mean_beta_an
     assert closed_form(nn.BatchNorm2d(7, affine=False)) == 1
 
 
+class OnAppleGpu(torch.Tensor):
+    """A tensor that has no float64 until it is on the CPU."""
+
+    @classmethod
+    def __torch_function__(cls, function, types, arguments=(), named=None):
+        if function is torch.Tensor.double:
+            raise TypeError(
+                "Cannot convert a MPS Tensor to float64 dtype as the MPS framework doesn't support float64."
+            )
+        result = super().__torch_function__(function, types, arguments, named or {})
+        return result.as_subclass(torch.Tensor) if function is torch.Tensor.cpu else result
+
+
+def test_the_closed_form_needs_no_float64_on_the_device():
+    norm = nn.BatchNorm2d(7)
+    nn.init.normal_(norm.weight)
+    nn.init.normal_(norm.bias)
+    expected = closed_form(norm)
+    for name in ("weight", "bias"):
+        setattr(norm, name, nn.Parameter(getattr(norm, name).detach().as_subclass(OnAppleGpu)))
+    assert closed_form(norm) == expected
+
+
 def stored_model(name, model):
     preprocess = Preprocess(resize_px=16, crop_px=16, mean=(110.0, 120.0, 130.0), std=(60.0, 50.0, 40.0))
     return StoredModel(

@@ -203,7 +203,8 @@ def closed_form(norm: nn.BatchNorm2d) -> float:
     """Return sqrt(mean_c gamma_c^2 + Var_c beta_c), the standard deviation of a BatchNorm's output."""
     if norm.weight is None or norm.bias is None:
         return 1.0
-    gamma, beta = norm.weight.detach().double(), norm.bias.detach().double()
+    # On the CPU, as Apple's GPUs have no float64.
+    gamma, beta = norm.weight.detach().cpu().double(), norm.bias.detach().cpu().double()
     return math.sqrt(float((gamma**2).mean() + beta.var(correction=0)))
 
 
