@@ -17,10 +17,11 @@ from resnets.data.open import find_dataset
 from resnets.data.shard_mirror import fetched_before, fetched_shards, fetching_nothing, is_url
 from resnets.engine.device import check_precision, choose_device, deterministic, set_up
 from resnets.engine.distributed import distributed
+from resnets.engine.gpu_memory import is_out_of_memory, no_memory
 from resnets.engine.threads import threads
 from resnets.recipes.find import check_data, recipe
 from resnets.specs.data import Cifar, ImageFolder
-from resnets.specs.errors import UserError, counted
+from resnets.specs.errors import ResnetsError, UserError, counted
 from resnets.specs.run import Machine, TrainSpec
 from resnets.studies.commands import typed, with_flags
 from resnets.studies.diagnosis import Advice, Diagnosis, Tried, duration, figure, percent, worth_it
@@ -93,7 +94,7 @@ def doctor(
 
     Raises:
         UserError: the run could not be started either, or its data would have to be downloaded first.
-        ResnetsError: a process that reads images died.
+        ResnetsError: a process that reads images died, or the memory of the GPU is full.
     """
     if not _LEAST_SECONDS <= seconds <= 3600:
         raise UserError(f"--seconds is {seconds:g}; it is between 1 and 3600 (default {SECONDS:g}).")
@@ -116,9 +117,15 @@ def doctor(
     check_precision(spec.precision, device)
     with threads(0), deterministic(device, machine):
         set_up(device, machine)
-        diagnosis = _diagnose(
-            spec, data, data_root, run, machine, list(words), facts, seconds, compile_trial, on_stage, device
-        )
+        try:
+            diagnosis = _diagnose(
+                spec, data, data_root, run, machine, list(words), facts, seconds, compile_trial, on_stage, device
+            )
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            # No error of the user's: what is wrong with the machine may say more.
+            raise ResnetsError(str(no_memory(error))) from error
     return Examination(facts=facts, findings=findings, diagnosis=diagnosis)
 
 

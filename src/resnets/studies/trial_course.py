@@ -17,6 +17,7 @@ import torch
 
 from resnets.data.loader import in_layout
 from resnets.data.splits import FileSplit
+from resnets.engine.gpu_memory import is_out_of_memory, release
 from resnets.engine.threads import threads
 from resnets.specs.errors import DataError, ResnetsError, counted
 from resnets.studies.diagnosis import Measured, worth_it
@@ -170,12 +171,12 @@ class Course:
         self.on_stage("training step")
         model = self._step_rate(with_spec(memory, global_batch=batch), recipe_batch)
         self.on_stage("everything together")
-        whole = self._training_rate(self.parts, self._trainee)
+        whole = self._whole_rate()
         self.baselines.append(whole)
         return Measured(
             images=len(split),
             total_bytes=total_bytes,
-            batch=batch,
+            batch=self.parts.spec.global_batch,
             recipe_batch=recipe_batch,
             workers=self.parts.workers if isinstance(split, FileSplit) else 0,
             threads=torch.get_num_threads(),
@@ -303,18 +304,52 @@ class Course:
         resident = self._batch
         if memory.ranks.device.type != "cpu" and len(resident) < recipe_batch:
             resident = repeated(resident, recipe_batch)
+        while (rate := self._if_it_fits(memory, self._trainee, resident)) is None:
+            resident = repeated(resident, len(resident) // 2)
+        self._take_at_most(len(resident))
+        return rate
+
+    def _if_it_fits(self, memory: Parts, trainee: Trainee, resident: Batch) -> Rate | None:
+        try:
+            return step_rate(memory, trainee, resident, self._share(1.5))
+        except RuntimeError as error:
+            self._free_memory(error, len(resident))
+            return None
+
+    def _whole_rate(self) -> Rate:
+        """Measure the whole; images that were read ahead may take the memory that the step alone had left."""
+        assert self._trainee is not None
         while True:
+            batch = self.parts.spec.global_batch
             try:
-                return step_rate(memory, self._trainee, resident, self._share(1.5))
-            except torch.OutOfMemoryError:
-                self.notes.append(
-                    f"A pass of {counted(len(resident), 'image')} does not fit into the memory of {memory.ranks.device}: a "
-                    "larger --accumulation makes passes smaller."
-                )
-                if len(resident) < 2:
-                    raise ResnetsError(self.notes[-1]) from None
-                torch.cuda.empty_cache()
-                resident = repeated(resident, len(resident) // 2)
+                return self._training_rate(self.parts, self._trainee)
+            except RuntimeError as error:
+                self._free_memory(error, batch)
+            self._take_at_most(batch // 2)
+
+    def _free_memory(self, error: RuntimeError, images: int) -> None:
+        """Note that passes of so many images do not fit into the memory of the device, and free what they held.
+
+        Raises:
+            RuntimeError: the error, where it is another one.
+            ResnetsError: they were of a single image.
+        """
+        if not is_out_of_memory(error):
+            raise error
+        release(error)
+        self.notes.append(
+            f"A pass of {counted(images, 'image')} does not fit into the memory of {self.parts.ranks.device}: a larger "
+            "--accumulation makes passes smaller."
+        )
+        if images < 2:
+            raise ResnetsError(self.notes[-1]) from None
+
+    def _take_at_most(self, images: int) -> None:
+        """Let a pass of the whole have no more than so many images."""
+        assert self._batch is not None
+        if images < self.parts.spec.global_batch:
+            self.parts = with_spec(self.parts, global_batch=images)
+            self._batch = repeated(self._batch, images)
 
     def _turn(self, parts: Parts) -> int:
         """Return a first step whose images were not read before, dropped from the cache where it does not hold all."""

@@ -20,6 +20,8 @@ from resnets.studies.trial_images import ImagesInMemory, SmallerImages
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    import torch
+
     from resnets.studies.diagnosis import Measured
     from resnets.studies.machine_facts import MachineFacts
     from resnets.tasks.classify.prepare import Parts
@@ -116,18 +118,7 @@ def model_options(parts: Parts, measured: Measured, facts: MachineFacts, *, comp
     """Yield what may make the training step faster, or leave more of the cores to it."""
     device = parts.ranks.device
     if parts.spec.precision == "fp32":
-        try:
-            check_precision("bf16", device)
-        except DeviceError:
-            pass
-        else:
-            yield Option(
-                kind="precision",
-                label="bf16",
-                flags=(("--precision", "bf16"),),
-                change=lambda parts: with_spec(parts, precision="bf16"),
-                note="bf16 changes the arithmetic, and so the result within its noise",
-            )
+        yield from _half_precision(device)
     if not parts.channels_last and device.type in ("cpu", "cuda"):
         yield Option(
             kind="channels-last",
@@ -145,6 +136,23 @@ def model_options(parts: Parts, measured: Measured, facts: MachineFacts, *, comp
             change=lambda parts: dataclasses.replace(parts, machine=dataclasses.replace(parts.machine, compile=True)),
             note="compiling takes a minute or more at the start of the run",
         )
+
+
+def _half_precision(device: torch.device) -> Iterator[Option]:
+    """Yield bf16, or fp16 on a GPU that has only that; on a CPU, fp16 is slower than fp32."""
+    for precision in ("bf16", "fp16") if device.type == "cuda" else ("bf16",):
+        try:
+            check_precision(precision, device)
+        except DeviceError:
+            continue
+        yield Option(
+            kind="precision",
+            label=precision,
+            flags=(("--precision", precision),),
+            change=lambda parts, precision=precision: with_spec(parts, precision=precision),
+            note=f"{precision} changes the arithmetic, and so the result within its noise",
+        )
+        return
 
 
 def thread_options(parts: Parts, measured: Measured, facts: MachineFacts) -> Iterator[Option]:
