@@ -1,11 +1,18 @@
-"""The loss of a step against cross-entropy with soft targets in float64."""
+"""The loss of a step against cross-entropy with soft targets in float64, and what a step reads from the device."""
 
+import copy
+import dataclasses
 from types import SimpleNamespace
 
 import pytest
 import torch
+from torch import nn
 
-from resnets.engine.step import _loss
+import resnets
+from resnets.engine.distributed import Distributed
+from resnets.engine.optimizer import build_optimizer
+from resnets.engine.state import TrainState
+from resnets.engine.step import _loss, train_step
 
 
 def soft_target_loss(logits, labels, partners, share, smoothing, weights):
@@ -43,3 +50,33 @@ def test_the_loss_is_that_of_soft_targets(smoothing, weights, share):
         torch.ones(4) if weights is None else weights,
     )
     torch.testing.assert_close(_loss(logits, batch, smoothing, weights).double(), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("averaged", [False, True])
+def test_the_gradient_scale_is_read_only_where_weights_are_averaged(monkeypatch, averaged):
+    model = nn.Linear(3, 2)
+    spec = dataclasses.replace(
+        resnets.recipe("cifar10.resnet20"), global_batch=4, precision="fp16", ema_decay=0.9 if averaged else 0.0
+    )
+    state = TrainState(
+        model=model,
+        average=copy.deepcopy(model) if averaged else None,
+        optimizer=build_optimizer(model, spec.optimizer),
+        scaler=torch.amp.GradScaler("cpu", init_scale=256.0),
+    )
+    read, get_scale = [], state.scaler.get_scale
+    monkeypatch.setattr(state.scaler, "get_scale", lambda: read.append(1) or get_scale())
+    before = model.weight.clone()
+    for value in (1.0, float("inf")):
+        images = torch.full((4, 3), value)
+        batch = SimpleNamespace(
+            images=images, labels=torch.zeros(4, dtype=torch.int64), partner_labels=None, own_share=1.0
+        )
+        kept = copy.deepcopy(state.average)
+        train_step(model, [batch], state, spec, Distributed(device=torch.device("cpu")))
+    assert not torch.equal(model.weight, before)
+    assert model.weight.isfinite().all()
+    assert bool(read) == averaged
+    if averaged:
+        # The second update overflowed, so there was nothing to average.
+        assert torch.equal(state.average.weight, kept.weight)
