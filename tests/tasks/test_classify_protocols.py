@@ -26,10 +26,10 @@ from resnets.models.build import build
 from resnets.paper.core.protocols import NetByHand, scores_by_hand
 from resnets.specs.catalogue import model_spec
 from resnets.specs.data import Cifar, Digits, ImageFolder
-from resnets.specs.errors import DataError, ModelError, SpecError, UserError
+from resnets.specs.errors import DataError, DeviceError, ModelError, SpecError, UserError
 from resnets.specs.preprocess import Preprocess
 from resnets.specs.protocol import Center, Dense, TenCrop
-from resnets.tasks.classify import testing
+from resnets.tasks.classify import score, testing
 from resnets.tasks.classify.ensemble import check_held_out, columns_of, shares
 from resnets.tasks.classify.evaluate import align_classes, evaluate_model
 from resnets.tasks.classify.memory import available_bytes, check_memory
@@ -220,6 +220,63 @@ def test_worker_processes_change_nothing(folder, tmp_path, protocol):
         saved = np.load(path)
         scores.append(next(saved[name] for name in saved.files if name in ("center", "ten-crop", "dense")))
     np.testing.assert_array_equal(*scores)
+
+
+def scores_of(net, split, protocol):
+    batches = list(scored_batches(net.model, split, net.preprocessor, protocol, ranks=Distributed(device=CPU)))
+    indices = np.concatenate([batch.indices for batch in batches])
+    assert sorted(indices) == list(range(len(split)))
+    rows = torch.cat([batch.logits for batch in batches])
+    return rows[torch.from_numpy(indices.argsort())], torch.cat([batch.labels for batch in batches])[indices.argsort()]
+
+
+@pytest.mark.parametrize("protocol", [Center(), TenCrop(), Dense(), Dense(flips=False)])
+@pytest.mark.parametrize("pixels", [1, 3 * 32**2, 10**9])
+def test_the_images_of_a_pass_change_no_score_and_no_count(folder, monkeypatch, protocol, pixels):
+    net, split = stored_model(), open_test_folder(folder).splits["test"]
+    expected = scores_of(net, split, protocol)
+    monkeypatch.setattr(score, "_CENTRE_PIXELS_A_PASS", pixels)
+    monkeypatch.setattr(score, "_PIXELS_A_PASS", {"cpu": pixels})
+    torch.testing.assert_close(scores_of(net, split, protocol), expected)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "pixels"),
+    [(Center(), 6_000), (TenCrop(), 6_000), (Dense(), 28_000), (Dense(flips=False), 14_000)],
+)
+def test_a_pass_that_does_not_fit_into_memory_is_halved(folder, monkeypatch, protocol, pixels):
+    net, split = stored_model(), open_test_folder(folder).splits["test"]
+    expected = scores_of(net, split, protocol)
+    failed = with_memory_for(pixels, net.model, monkeypatch)
+    torch.testing.assert_close(scores_of(net, split, protocol), expected)
+    assert failed
+
+
+@pytest.mark.parametrize(("protocol", "pixels"), [(Center(), 0), (TenCrop(), 32**2), (Dense(), 32**2)])
+def test_an_image_that_does_not_fit_into_memory_alone_is_one_line(folder, monkeypatch, protocol, pixels):
+    net = classifier()
+    with_memory_for(pixels, net.stored.model, monkeypatch)
+    with pytest.raises(DeviceError, match=r"one image of \d\d x \d\d px in fp32\. Give --device cpu\."):
+        resnets.evaluate(net, data=folder, protocol=protocol, machine=QUICK)
+
+
+def with_memory_for(pixels, model, monkeypatch):
+    """Let `model` raise what a full GPU raises; the list that is returned gets the shapes that did not fit."""
+    failed, compute = [], type(model).stem
+
+    def stem(self, images):
+        if images.shape[0] * images.shape[2] * images.shape[3] > pixels:
+            failed.append(images.shape)
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return compute(self, images)
+
+    monkeypatch.setattr(type(model), "stem", stem)
+    return failed
+
+
+@pytest.mark.parametrize(("side", "images"), [(32, 256), (224, 256), (225, 253), (448, 64), (5000, 1)])
+def test_a_pass_of_large_images_has_fewer(side, images):
+    assert score._images_a_pass(side) == images
 
 
 class OneOfSeveral(Distributed):

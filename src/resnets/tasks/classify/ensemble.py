@@ -87,6 +87,7 @@ def evaluate_ensemble(
     Raises:
         ModelError: the classes of two members differ.
         DataError: no image of the split can be read.
+        DeviceError: the device's memory is not enough for one image.
     """
     classes = members[0].stored.classes
     columns = [columns_of(classes, member.stored.classes, (members[0].name, member.name)) for member in members]

@@ -71,6 +71,7 @@ def evaluate_model(
     Raises:
         EvaluationStopped: `should_stop` returned true.
         DataError: no image of the split can be read.
+        DeviceError: the device's memory is not enough for one image.
     """
     model.eval()
     meter = ClassificationMeter(classes, ranks.device)

@@ -25,6 +25,7 @@ from resnets.data.splits import FileSplit
 from resnets.data.view_loader import view_batches
 from resnets.data.views import REFERENCE_CROP_PX, shorter_sides
 from resnets.engine.device import without_trials
+from resnets.engine.gpu_memory import ForwardPasses
 from resnets.engine.loop import EvaluationStopped
 from resnets.engine.step import autocast
 from resnets.specs.errors import ModelError, UserError
@@ -44,7 +45,10 @@ if TYPE_CHECKING:
     _ScoreMap = Callable[[Tensor, int | None], Tensor]
 
 BATCH_SIZE = 256
-"""Images a forward pass, each a single view."""
+"""Most images a forward pass, each a single view."""
+
+# Larger images share a pass with fewer: 256 at 448 px take several times what training at a usual batch does.
+_CENTRE_PIXELS_A_PASS = BATCH_SIZE * 224**2
 
 # A core's cache holds the maps of few pixels; an accelerator is busy only with many.
 _PIXELS_A_PASS = {"cpu": 2**19}
@@ -162,11 +166,13 @@ def scored_batches(
     Raises:
         EvaluationStopped: `should_stop` returned true.
         DataError: the images do not fit the model.
+        DeviceError: the device's memory is not enough for one image.
         ResnetsError: a worker process died.
     """
     if isinstance(protocol, Center):
-        count = math.ceil(len(range(ranks.rank, len(split), ranks.world_size)) / BATCH_SIZE)
-        batches = _centre_scores(model, split, preprocessor, ranks, precision, channels_last, workers)
+        batch_size = _images_a_pass(preprocessor.spec.crop_px)
+        count = math.ceil(len(range(ranks.rank, len(split), ranks.world_size)) / batch_size)
+        batches = _centre_scores(model, split, preprocessor, ranks, precision, channels_last, workers, batch_size)
     else:
         assert isinstance(split, FileSplit)
         planned = view_batches(split, preprocessor, protocol, rank=ranks.rank, world_size=ranks.world_size)
@@ -183,6 +189,11 @@ def scored_batches(
             on_images(len(batch) + len(batch.skipped))
 
 
+def _images_a_pass(side: int) -> int:
+    """Return the number of images of side x side pixels of a batch, the same on every rank."""
+    return max(1, min(BATCH_SIZE, _CENTRE_PIXELS_A_PASS // side**2))
+
+
 def _centre_scores(
     model: nn.Module,
     split: Split,
@@ -191,11 +202,13 @@ def _centre_scores(
     precision: str,
     channels_last: bool,
     workers: int,
+    batch_size: int,
 ) -> Iterator[Scored]:
+    passes = ForwardPasses(batch_size, ranks.device, precision)
     batches = evaluation_batches(
         split,
         preprocessor,
-        batch_size=BATCH_SIZE,
+        batch_size=batch_size,
         device=ranks.device,
         channels_last=channels_last,
         workers=workers,
@@ -206,7 +219,7 @@ def _centre_scores(
         logits = torch.empty(0, 0)
         if len(batch):
             with torch.no_grad(), autocast(precision, ranks.device):
-                logits = model(batch.images).float()
+                logits = passes(model, batch.images).float()
         yield Scored(logits=logits, labels=batch.labels, indices=batch.indices, skipped=batch.skipped)
 
 
@@ -226,6 +239,7 @@ class _ViewScorer:
         self._precision = precision
         self._layout = torch.channels_last if channels_last else torch.contiguous_format
         self._preprocessor = preprocessor
+        self._passes: dict[tuple[int, int], ForwardPasses] = {}
         if isinstance(protocol, Dense):
             self._flips = protocol.flips
             # A crop's mean image has no place in an image of another size, so no size gets it.
@@ -254,14 +268,20 @@ class _ViewScorer:
 
     def _of_one_size(self, views: UInt8[Tensor, "n v h w c"]) -> Float[Tensor, "n classes"]:
         pixels = views.flatten(0, 1).permute(0, 3, 1, 2)
-        flips = 2 if self._flips else 1
-        limit = _PIXELS_A_PASS.get(self._device.type, _PIXELS_A_PASS_ELSEWHERE)
-        count = max(1, limit // (flips * pixels.shape[2] * pixels.shape[3]))
-        scores = torch.cat([self._of_one_pass(part) for part in pixels.split(count)])
+        scores = self._passes_of(pixels.shape[2], pixels.shape[3])(self._of_one_pass, pixels)
         return self._averaged(list(scores.unflatten(0, views.shape[:2]).unbind(1)))
 
+    def _passes_of(self, height: int, width: int) -> ForwardPasses:
+        # A pass that was too large for memory says what fits of that size alone.
+        if (height, width) not in self._passes:
+            limit = _PIXELS_A_PASS.get(self._device.type, _PIXELS_A_PASS_ELSEWHERE)
+            most = limit // ((2 if self._flips else 1) * height * width)
+            self._passes[height, width] = ForwardPasses(most, self._device, self._precision)
+        return self._passes[height, width]
+
     def _of_one_pass(self, pixels: UInt8[Tensor, "n c h w"]) -> Float[Tensor, "n classes"]:
-        pixels = pixels.to(self._device, non_blocking=True)
+        # Other devices would read the memory of what is not pinned after the call, when it may hold other pixels.
+        pixels = pixels.to(self._device, non_blocking=self._device.type == "cuda")
         if self._flips:
             pixels = torch.cat([pixels, pixels.flip(3)])
         images = self._preprocessor.normalize(pixels).contiguous(memory_format=self._layout)
