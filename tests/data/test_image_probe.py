@@ -176,6 +176,25 @@ def test_what_is_sound_to_training_alone_is_named_as_cut_off():
         read_image(io.BytesIO(data[: len(data) // 3]))
 
 
+@pytest.mark.parametrize("trained", [True, False])
+@pytest.mark.parametrize("size", [(333, 500), (65, 97), (1445, 1601)])
+@pytest.mark.parametrize("subsampling", [0, 2])
+def test_missing_last_pixels_are_found_though_the_file_has_an_end(size, subsampling, trained):
+    data = encoded(picture(size), "JPEG", subsampling=subsampling)
+    assert probed(data, trained=trained)[0] is None
+    for lacks in (0.3, 0.01):
+        cut = data[: int(len(data) * (1 - lacks))] + b"\xff\xd9"
+        assert probed(cut, trained=trained)[0].kind == "truncated"
+
+
+@pytest.mark.parametrize("trained", [True, False])
+def test_a_small_mark_on_a_large_photograph_keeps_it_from_being_blank(trained):
+    page = Image.new("RGB", (4000, 3000), (128, 128, 128))
+    page.paste((10, 10, 10), (16, 16, 21, 21))
+    _, record = probed(encoded(page, "JPEG", quality=95), trained=trained)
+    assert record["flags"] == 0
+
+
 def test_names_and_beginnings_say_a_format():
     assert [format_of_name(name) for name in ("a.JPG", "a.jpeg", "a.png", "a.eps", "a", "a.txt")] == [
         "JPEG", "JPEG", "PNG", None, None, None

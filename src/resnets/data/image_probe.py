@@ -20,7 +20,7 @@ from resnets.data import jpeg_end
 from resnets.data.decode import MAX_PIXELS, SIDEWAYS, is_image_name, open_image, orientation_of, read_image
 from resnets.data.file_content import known_content
 from resnets.data.image_hash import HASHED_PX, THUMBNAIL_PX, perceptual_hash
-from resnets.data.jpeg import DIVISORS, JPEG_MAGIC
+from resnets.data.jpeg import DIVISORS
 from resnets.data.raw_pixels import LARGEST_HEADER, RAW_MAGIC, raw_shape
 from resnets.data.window import Window, open_encoded
 from resnets.specs.errors import ImageError, UserError
@@ -130,12 +130,10 @@ def probe(data: bytes, record: np.ndarray, *, trained: bool = True) -> Broken | 
         return _undecodable(data, str(error))
     except Exception as error:  # damaged headers raise almost anything
         return _undecodable(data, f"its header is damaged ({str(error) or type(error).__name__})")
-    if (
-        header.format in ("JPEG", "MPO")
-        and (not jpeg_end.has_end(data) or jpeg_end.has_gray_corner(image))
-        and jpeg_end.stops_early(data)
-    ):
-        return Broken("truncated", "its pixels stop early: decoders fill up the rest")
+    if header.format in ("JPEG", "MPO"):
+        if (not jpeg_end.has_end(data) or jpeg_end.has_gray_corner(image)) and jpeg_end.stops_early(data):
+            return Broken("truncated", "its pixels stop early: decoders fill up the rest")
+        image = _reduced(image, header)
     gray = image.convert("L").resize((HASHED_PX, HASHED_PX), Image.Resampling.BOX, reducing_gap=2.0)
     record["hashes"] = perceptual_hash(np.asarray(gray))
     thumbnail = gray.resize((THUMBNAIL_PX, THUMBNAIL_PX), Image.Resampling.BOX)
@@ -184,7 +182,7 @@ def read_header(data: bytes) -> Header:
 
 
 def _decoded(data: bytes, *, trained: bool) -> Image.Image:
-    """Return the image upright and in RGB, a JPEG no larger than its hash needs; the pixels are those of either reader.
+    """Return the image upright and in RGB, a large JPEG at 1/2, 1/4 or 1/8; the pixels are those of either reader.
 
     Raises:
         ImageError: the reader that a run has for it refuses it.
@@ -193,12 +191,14 @@ def _decoded(data: bytes, *, trained: bool) -> Image.Image:
         with open_encoded(data, color="rgb") as encoded:
             divisor = _divisor(encoded.width, encoded.height, TRAINED_PX, encoded.divisors)
             whole = Window(divisor, 0, 0, -(-encoded.width // divisor), -(-encoded.height // divisor))
-            image = Image.fromarray(encoded.pixels(whole))
-    else:
-        image = read_image(data, at_least_px=TRAINED_PX)
-    if not data.startswith(JPEG_MAGIC):
-        return image
-    factor = _divisor(*image.size, _HASHED_FROM_PX, DIVISORS)
+            return Image.fromarray(encoded.pixels(whole))
+    return read_image(data, at_least_px=TRAINED_PX)
+
+
+def _reduced(image: Image.Image, header: Header) -> Image.Image:
+    """Return a JPEG at up to 1/8 of its size in all, less what its decoder has done of that."""
+    divisor = _divisor(header.width, header.height, _HASHED_FROM_PX, DIVISORS)
+    factor = divisor * max(image.size) // max(header.width, header.height)
     return image.reduce(factor) if factor > 1 else image
 
 

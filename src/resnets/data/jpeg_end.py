@@ -19,6 +19,8 @@ _START_OF_SCAN = 0xDA
 _FILLING = hashlib.shake_128(b"more pixels").digest(2048).replace(b"\xff", b"\x5a")
 _RESTARTS = b"".join(bytes((0xFF, 0xD0 + number)) + _FILLING[:64] for number in range(8))
 _MID_GRAY = range(127, 130)
+_MOST_COLOR = 32
+"""Of 255, that a filled corner takes from its neighbours, since colours are interpolated in decoding."""
 
 
 def has_end(data: bytes) -> bool:
@@ -28,11 +30,13 @@ def has_end(data: bytes) -> bool:
 
 
 def has_gray_corner(image: Image.Image) -> bool:
-    """Return whether a corner of the decoded image, "RGB" or "L", has the gray with which a decoder fills what lacks."""
+    """Return whether a corner of an RGB image, as it was decoded, has the gray with which a decoder fills what lacks."""
     right, bottom = image.width - 1, image.height - 1
-    corners = (image.getpixel(place) for place in ((right, bottom), (0, bottom), (right, 0), (0, 0)))
+    corners = [image.crop((x, y, x + 1, y + 1)) for x in (0, right) for y in (0, bottom)]
     return any(
-        all(value in _MID_GRAY for value in (pixel if isinstance(pixel, tuple) else (pixel,))) for pixel in corners
+        corner.convert("L").getpixel((0, 0)) in _MID_GRAY
+        and all(abs(value - 128) <= _MOST_COLOR for value in corner.tobytes())
+        for corner in corners
     )
 
 
