@@ -14,8 +14,14 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-# What torch raises as a plain RuntimeError: Apple's GPUs, and NVIDIA's libraries about memory of their own.
-_OTHER_MESSAGES = ("MPS backend out of memory", "CUDNN_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_ALLOC_FAILED")
+# What torch does not raise as OutOfMemoryError: Apple's GPUs, CUDA where a process begins to use a GPU that others
+# fill, and NVIDIA's libraries about memory of their own.
+_OTHER_MESSAGES = (
+    "MPS backend out of memory",
+    "CUDA error: out of memory",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -99,7 +105,7 @@ class ForwardPasses:
         height, width = images.shape[-2:]
         smaller = ""
         if self._precision == "fp32" and self._device.type == "cuda":
-            smaller = "--precision bf16, which takes about half of it, or "
+            smaller = "--precision bf16 (fp16 on a GPU before Ampere), which takes about half of it, or "
         return DeviceError(
             f"The memory of {self._device} is not enough for one image of {height} x {width} px in {self._precision}. Give "
             f"{smaller}--device cpu."
