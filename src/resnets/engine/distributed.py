@@ -83,16 +83,10 @@ class Distributed:
                 dist.broadcast(buffer, src=0)
 
     def sum(self, values: Tensor) -> Tensor:
-        """Return the sum of `values` (any shape) over the ranks; `values` itself is overwritten."""
+        """Return the sum of `values` (any shape, on `device` or the CPU) over the ranks; `values` itself is overwritten."""
         if self.world_size > 1:
             dist.all_reduce(values)
         return values
-
-    def sum_counts(self, counts: Tensor) -> Tensor:
-        """Return the sum over the ranks of a float64 vector that lives on the CPU."""
-        if self.world_size == 1:
-            return counts
-        return self.sum(counts.to(self.device)).cpu()
 
     def gather(self, items: Sequence[T]) -> list[T]:
         """Return the items of all ranks, in the order of the ranks."""

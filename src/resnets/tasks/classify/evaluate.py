@@ -91,7 +91,7 @@ def evaluate_model(
         if len(batch):
             meter.update(batch.logits, batch.labels)
         skipped += batch.skipped
-    state = ranks.sum_counts(meter.state())
+    state = ranks.sum(meter.state())
     return EvaluationReport(
         result=ClassificationMeter.from_state(classes, state).result(), skipped=tuple(ranks.gather(skipped))
     )
