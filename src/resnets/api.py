@@ -128,10 +128,10 @@ def train(
         quiet: show no progress.
 
     Raises:
-        UserError: wrong input; nothing was written.
+        UserError: wrong input, and nothing was written; or images that went away meanwhile, and what was reached is saved.
         DivergedError: the loss or a weight is not finite; what was saved stays usable. The run directory keeps that, and
             the same call says it again, until device, threads, processes or version of torch are others.
-        TrainingError: the disk is full; what was saved stays usable.
+        TrainingError: the disk is full, or the device's memory too small; what was saved stays usable.
         InterruptedRunError: Ctrl-C or SIGTERM; the state is saved.
     """
     spec, root = _with_data(spec, data, data_root)

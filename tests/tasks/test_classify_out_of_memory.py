@@ -7,9 +7,9 @@ import torch
 from safetensors.torch import load_file
 
 import resnets
-from resnets.engine import loop
+from resnets.engine import loop, step
 from resnets.engine.checkpoint import latest_checkpoint
-from resnets.specs.errors import DeviceError, TrainingError
+from resnets.specs.errors import TrainingError
 from resnets.tasks.classify.prepare import Parts
 
 QUICK = resnets.Machine(device="cpu", checkpoint_every=8, workers=0)
@@ -56,13 +56,36 @@ def test_what_was_reached_is_saved_and_the_same_command_goes_on(digits_spec, tmp
         assert text.endswith("the same command goes on from step 11, which is saved.")
     else:
         monkeypatch.setattr(Parts, "evaluate", not_tested)
-        with pytest.raises(DeviceError, match="out of memory"):
+        with pytest.raises(TrainingError, match="out of memory"):
             resnets.train(digits_spec, run=tmp_path / "parts", machine=QUICK, quiet=True)
         monkeypatch.setattr(Parts, "evaluate", evaluate)
     saved = latest_checkpoint(tmp_path / "parts/checkpoints")
     assert saved is not None
     assert saved.name == ("step-00000011.pt" if where == "training" else "step-00000010.pt")
     resnets.train(digits_spec, run=tmp_path / "parts", machine=QUICK, quiet=True)
+    whole, parts = weights(tmp_path / "whole"), weights(tmp_path / "parts")
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+
+
+@pytest.mark.parametrize("name", ["_update", "update_average"])
+def test_weights_in_the_middle_of_an_update_are_not_saved(digits_spec, tmp_path, monkeypatch, name):
+    spec = dataclasses.replace(digits_spec, ema_decay=0.9)
+    resnets.train(spec, run=tmp_path / "whole", machine=QUICK, quiet=True)
+    calls, of_step = [], getattr(step, name)
+
+    def fail_at_the_twelfth(*given):
+        calls.append(of_step(*given))
+        if len(calls) == 12:
+            raise NO_MEMORY[0]
+        return calls[-1]
+
+    monkeypatch.setattr(step, name, fail_at_the_twelfth)
+    with pytest.raises(TrainingError, match="out of memory"):
+        resnets.train(spec, run=tmp_path / "parts", machine=QUICK, quiet=True)
+    saved = latest_checkpoint(tmp_path / "parts/checkpoints")
+    assert saved is not None
+    assert saved.name == "step-00000008.pt"
+    resnets.train(spec, run=tmp_path / "parts", machine=QUICK, quiet=True)
     whole, parts = weights(tmp_path / "whole"), weights(tmp_path / "parts")
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
 

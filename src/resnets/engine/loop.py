@@ -93,9 +93,9 @@ def train_loop(run: Run, state: TrainState) -> None:
     Raises:
         InterruptedRunError: a signal asked to stop; the state is saved.
         DivergedError: the loss or a weight is not finite; the log says so.
-        TrainingError: a checkpoint could not be written, or a pass is too large for the device's memory.
+        TrainingError: a checkpoint could not be written, or the device's memory is not enough.
         ResnetsError: images cannot be had any more, or none of them fits into memory. Where images or memory fail, a run
-            of one process has saved its state.
+            of one process has saved its state, unless it was in the middle of an update.
     """
     spec = run.spec
     saved_step, saved_at = state.step, time.monotonic()
@@ -155,13 +155,13 @@ def _saved_before_it_fails(run: Run, state: TrainState, saved_step: int) -> Iter
                 raise
             release(error)
         # Ranks save together, and the others do not know.
-        if state.step > saved_step and run.ranks.world_size == 1:
+        if state.step > saved_step and run.ranks.world_size == 1 and not state.updating:
             _check_finite(run, state, saved_step, weights=True)
             _save(run, state)
             run.progress.note(f"Step {state.step} is saved. When the error is mended, go on with: {run.command}")
         if told:
             raise
-        raise no_memory(error) from error
+        raise TrainingError(str(no_memory(error))) from error
 
 
 def _step(run: Run, state: TrainState, passes: list[Any], saved_step: int) -> torch.Tensor:
@@ -172,7 +172,7 @@ def _step(run: Run, state: TrainState, passes: list[Any], saved_step: int) -> to
     try:
         return train_step(run.model, passes, state, run.spec, run.ranks, run.class_weights)
     except RuntimeError as error:
-        if not is_out_of_memory(error):
+        if state.updating or not is_out_of_memory(error):
             raise
         state.optimizer.zero_grad(set_to_none=True)
         release(error)
@@ -191,7 +191,7 @@ def _too_large(run: Run, state: TrainState, passes: list[Any], saved_step: int) 
             "the same, but BatchNorm sees each pass alone."
         )
     if spec.precision == "fp32" and device.type == "cuda":
-        ways.append("--precision bf16 takes about half the memory.")
+        ways.append("--precision bf16 (fp16 on a GPU before Ampere) takes about half the memory.")
     if ways:
         ways.append("Either is another run: give it a new --run." if len(ways) > 1 else "Give it a new --run.")
     saved = state.step if run.ranks.world_size == 1 else saved_step

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from resnets.engine.step import autocast
+from resnets.engine.step import autocast, synchronized
 from resnets.specs.errors import DataError
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def _average(
     ranks: Distributed,
 ) -> int:
     # Synchronised layers wait for every rank, so all go together, and one without images takes part with none.
-    together = ranks.world_size > 1 and any(isinstance(norm, nn.SyncBatchNorm) for norm in norms)
+    together = synchronized(model, ranks)
     count = 0
     for images in batches:
         if ranks.any(len(images) > 0) if together else len(images) > 1:

@@ -37,6 +37,8 @@ class TrainState:
     float32 on mps)."""
     skipped: dict[str, str] = field(default_factory=dict)
     """Path and reason of every image that could not be read."""
+    updating: bool = False
+    """Whether an update has begun and not ended: the weights may be those of no step, and are not to be saved."""
 
     @property
     def tested_model(self) -> nn.Module:

@@ -74,14 +74,15 @@ def train_step(
     Args:
         model: the module to call: `state.model`, compiled or wrapped for several ranks.
         passes: this rank's images of the step, one entry for each of `spec.accumulation` passes.
-        state: holds the optimiser, whose learning rate is set, and the gradient scaler.
+        state: holds the optimiser, whose learning rate is set, and the gradient scaler; `updating` stays set where an
+            update fails half-way.
         spec: precision, label smoothing and batch size.
         ranks: the processes of the run.
         class_weights: how much an image of each class weighs in the loss; None is 1.
     """
     rank_batch = spec.global_batch / ranks.world_size
     totals = torch.zeros_like(state.window)
-    together = _synchronized(state.model, ranks)
+    together = synchronized(state.model, ranks)
     for number, batch in enumerate(passes, start=1):
         last = number == len(passes)
         statistics = together and ranks.any(len(batch.labels) > 0)
@@ -101,9 +102,11 @@ def train_step(
         totals[2] += len(batch.labels)
     if ranks.world_size > 1 or any(len(batch.labels) for batch in passes):
         drop_gradients(state.model, spec.finetune, state.step)
+        state.updating = True
         updated = _update(state)
         if state.average is not None and updated:
             update_average(state.average, state.model, spec.ema_decay, state.step + 1)
+        state.updating = False
     state.optimizer.zero_grad(set_to_none=True)
     return totals
 
@@ -137,7 +140,7 @@ def _update(state: TrainState) -> bool:
     return not asks or state.scaler.get_scale() >= scale
 
 
-def _synchronized(model: nn.Module, ranks: Distributed) -> bool:
+def synchronized(model: nn.Module, ranks: Distributed) -> bool:
     """Return whether BatchNorm's statistics are over all ranks, which then wait for each other in every layer."""
     return ranks.world_size > 1 and any(isinstance(module, nn.SyncBatchNorm) for module in model.modules())
 

@@ -86,7 +86,7 @@ def train(
         quiet: show no progress.
 
     Raises:
-        UserError: wrong input; nothing was written.
+        UserError: wrong input, and nothing was written; or images that went away meanwhile, and what was reached is saved.
         DivergedError: the loss or a weight is not finite, or was not at an earlier start under the same conditions.
         TrainingError: training cannot go on; what was saved stays usable.
         InterruptedRunError: Ctrl-C or SIGTERM; the state is saved.
