@@ -1,13 +1,14 @@
 """Finished runs are known by what they trained, wherever they lie."""
 
 import dataclasses
+import importlib
 import json
 import os
 
 import pytest
 
 from resnets.artifacts.found_runs import find_runs
-from resnets.artifacts.run_directory import read_spec
+from resnets.artifacts.run_directory import RunDirectory, conditions, read_spec
 from resnets.artifacts.run_log import Evaluation
 from resnets.recipes.find import recipe
 from resnets.specs import io
@@ -178,6 +179,43 @@ def test_a_run_that_diverged_is_not_gone_on_with_and_stands_for_its_precision_al
     with (folder / "metrics.jsonl").open("a") as file:
         file.write(json.dumps(FINAL) + "\n")
     assert (found.diverged(half), found.finished(half).path) == (None, folder)
+
+
+@pytest.mark.parametrize(("step", "stands"), [(7, True), (8, False)])
+def test_a_run_that_diverged_stands_for_none_that_got_past_its_step(tmp_path, step, stands):
+    line = {"step": 8, "split": "train", "diverged": {"checkpoint_step": 4}}
+    diverged = write_run(tmp_path / "diverged", SPEC, [line])
+    further = write_run(tmp_path / "further", SPEC, [train_line(step, 1.0)])
+    found = find_runs([tmp_path])
+    assert [run.path for run in found.unfinished(SPEC)] == [further]
+    assert found.diverged(SPEC) == (found._read(diverged, SPEC) if stands else None)
+
+
+MINE = '''
+import dataclasses
+from resnets.specs.model import ResNetSpec
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Mine(ResNetSpec):
+    def build(self):
+        """Never called."""
+'''
+
+
+def test_a_divergence_of_code_that_may_have_been_mended_since_is_none(tmp_path, monkeypatch):
+    (tmp_path / "of_the_user.py").write_text(MINE)
+    monkeypatch.syspath_prepend(tmp_path)
+    mine = importlib.import_module("of_the_user").Mine
+    model = mine(**{field.name: getattr(SPEC.model, field.name) for field in dataclasses.fields(SPEC.model)})
+    line = {"step": 7, "split": "train", "diverged": {"checkpoint_step": 4}}
+    ours = RunDirectory(write_run(tmp_path / "ours", SPEC, [line]))
+    theirs = RunDirectory(write_run(tmp_path / "theirs", dataclasses.replace(SPEC, model=model), [line]))
+    assert theirs.saved_spec().model == model
+    assert (ours.divergence().step, theirs.divergence()) == (7, None)
+
+
+def test_the_gpu_of_an_apple_is_another_device_than_its_processor():
+    assert conditions("mps", 1, 1) != conditions("cpu", 1, 1)
 
 
 def test_the_device_is_the_gpu_or_the_processor_or_unknown(tmp_path):

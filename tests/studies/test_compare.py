@@ -331,6 +331,17 @@ def test_a_run_that_diverged_is_not_trained_again(tmp_path, monkeypatch):
         run_study(tmp_path / "runs" / "two", A, diverging, reuse=False)
 
 
+def test_a_run_that_diverged_on_other_images_says_nothing_of_these(tmp_path):
+    log = tmp_path / "study" / "b-seed0" / "metrics.jsonl"
+    diverging = dataclasses.replace(B, optimizer=dataclasses.replace(B.optimizer, base_lr=1e30))
+    with pytest.raises(DivergedError):
+        run_study(log.parents[1], A, diverging)
+    log.write_text(log.read_text().replace(open_digits().fingerprint, "0" * 64))
+    with pytest.raises(DivergedError):
+        run_study(log.parents[1], A, diverging)
+    assert open_digits().fingerprint in log.read_text()  # it was trained again
+
+
 def test_several_processes_are_refused(tmp_path, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(UserError, match="without torchrun"):

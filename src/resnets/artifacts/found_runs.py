@@ -115,9 +115,13 @@ class FoundRuns:
         return [run for run in runs if spec_hash(run.spec) == wanted]
 
     def diverged(self, spec: TrainSpec) -> FoundRun | None:
-        """Return a run of this spec that diverged in its precision; None if there is none. Another may not diverge."""
-        runs = (run for run in self._runs(spec) if run.log.diverged and not run.log.ended)
-        return next((run for run in runs if run.spec.precision == spec.precision), None)
+        """Return a run of this spec that diverged in its precision; None if there is none, or one got past that step.
+
+        In another precision it may not diverge.
+        """
+        runs = [run for run in self._runs(spec) if run.spec.precision == spec.precision and not run.log.ended]
+        furthest = max((run.log.last_step for run in runs if run.log.diverged is None), default=0)
+        return next((run for run in runs if run.log.diverged and run.log.diverged.step > furthest), None)
 
     def unfinished(self, spec: TrainSpec) -> list[FoundRun]:
         """Return the runs of this spec that can be gone on with: those in its precision before others, the furthest first.

@@ -82,10 +82,14 @@ class RunDirectory:
         return (self.model / "config.json").is_file()
 
     def divergence(self) -> Divergence | None:
-        """Return how the run diverged; None where it has not, has gone on since, is finished, or has no log."""
-        if self.is_finished:
-            return None
+        """Return how the run diverged; None where it has not, has gone on since, is finished, or has no log.
+
+        None too where its spec names code of the user's own: that may have been mended since.
+        """
         try:
+            spec = self.saved_spec()
+            if spec is None or self.is_finished or has_own_code(spec):
+                return None
             return read_run_log(self.metrics).diverged
         except RunError:
             return None
@@ -249,6 +253,21 @@ def read_spec(path: Path) -> TrainSpec:
         raise RunError(f"{path} is not valid JSON ({error}); the run it belongs to cannot be identified.") from error
 
 
+def has_own_code(spec: TrainSpec) -> bool:
+    """Return whether a spec has a part whose class lies outside of the package, in JSON a kind as `module:Class`."""
+
+    def within(value: Any) -> bool:
+        match value:
+            case {"kind": str(kind), **fields}:
+                return ":" in kind or any(map(within, fields.values()))
+            case list():
+                return any(map(within, value))
+            case _:
+                return False
+
+    return within(io.to_json(spec))
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write `value` to `path` so that the file is either the old one or complete."""
     text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
@@ -282,13 +301,14 @@ def conditions(device: str, threads: int, processes: int) -> dict[str, Any]:
     """Return what decides, beside the spec, how the numbers of a run are rounded on this machine.
 
     Args:
-        device: the kind of it, as in "cpu".
+        device: the kind of it, as in "cpu": Apple's GPUs have the name of their processor.
         threads: of the CPU arithmetic.
         processes: of the run.
     """
     installed = _versions()
     return {
-        "device": (_gpu() if device == "cuda" else None) or _processor(),
+        "device": device,
+        "hardware": (_gpu() if device == "cuda" else None) or _processor(),
         "threads": threads,
         "processes": processes,
         "versions": {name: installed[name] for name in ("resnets", "torch") if name in installed},

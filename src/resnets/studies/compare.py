@@ -286,10 +286,10 @@ class _Study:
         """Return what is to be said of a run that diverged before, here or elsewhere; None where none has."""
         divergence, spec = RunDirectory(run).divergence(), self._on_data(spec)
         if divergence is None and not run.exists():
-            found = diverged_elsewhere(spec, self.elsewhere, self.folder.path, self.fingerprint)
+            found = diverged_elsewhere(spec, self.elsewhere, self.folder.path)
             divergence, run = (None, run) if found is None else (found.log.diverged, found.path)
-        if divergence is None:
-            return None
+        if divergence is None or divergence.conditions.get("fingerprint") != self.fingerprint:
+            return None  # on other images it may not diverge
         return f"{divergence.message(RunDirectory(run).saved_spec() or spec)} {kept_in(run)}"
 
     def _on_data(self, spec: TrainSpec) -> TrainSpec:

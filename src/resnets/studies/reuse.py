@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from resnets.artifacts.model_folder import read_config
+from resnets.artifacts.run_directory import has_own_code
 from resnets.specs import io
 from resnets.specs.data import Cifar, Digits
 from resnets.specs.errors import ModelError
@@ -30,20 +31,19 @@ def finished_elsewhere(spec: TrainSpec, found: FoundRuns, own: Path, fingerprint
     return next((run for run in others if _fingerprint_of(run) == fingerprint), None)
 
 
-def diverged_elsewhere(spec: TrainSpec, found: FoundRuns, own: Path, fingerprint: str) -> FoundRun | None:
-    """Return a run that may stand for one of `spec`, as a finished one may, and has diverged."""
+def diverged_elsewhere(spec: TrainSpec, found: FoundRuns, own: Path) -> FoundRun | None:
+    """Return a run that may stand for one of `spec`, as a finished one may, and has diverged, on whatever images."""
     run = found.diverged(spec) if _says_all(spec) else None
     if run is None or run.log.diverged is None or run.path.resolve().is_relative_to(own.resolve()):
         return None
-    same = io.spec_hash(run.spec) == io.spec_hash(spec)
-    return run if same and run.log.diverged.conditions.get("fingerprint") == fingerprint else None
+    return run if io.spec_hash(run.spec) == io.spec_hash(spec) else None
 
 
 def _says_all(spec: TrainSpec) -> bool:
     """Return whether a run of this spec is the same wherever it was trained, on the same images."""
     if not isinstance(spec.dataset, Digits | Cifar) or isinstance(spec.init, GivenWeights):
         return False
-    return not _has_own_code(io.to_json(spec))
+    return not has_own_code(spec)
 
 
 def _fingerprint_of(run: FoundRun) -> Any:
@@ -51,14 +51,3 @@ def _fingerprint_of(run: FoundRun) -> Any:
         return read_config(run.path / "model" / "config.json").get("dataset_fingerprint")
     except ModelError:
         return None
-
-
-def _has_own_code(value: Any) -> bool:
-    """Return whether a spec in JSON has a part whose class lies outside of the package: `module:Class`."""
-    match value:
-        case {"kind": str(kind), **fields}:
-            return ":" in kind or any(map(_has_own_code, fields.values()))
-        case list():
-            return any(map(_has_own_code, value))
-        case _:
-            return False
