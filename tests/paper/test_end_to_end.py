@@ -179,7 +179,8 @@ def test_a_run_that_diverged_is_a_result_and_is_not_trained_again(tmp_path, monk
     (first,) = fill("tiny", tiny, settings(tmp_path / there, budget="cpu")).rows
     run = tmp_path / there / directory_name(spec)
     assert first.verdict == "FAIL"
-    assert "not a finite number at step 2;" in first.reason
+    assert "not a finite number at step 2 (the learning rate was 1e+30);" in first.reason
+    assert "--run" not in first.reason  # which is no option of reproduce
     assert first.reason.endswith(f"It is kept in {run}; remove that folder to train it anew.")
 
     where = Settings(

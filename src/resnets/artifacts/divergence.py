@@ -30,20 +30,21 @@ class Divergence:
             "diverged": {"checkpoint_step": self.checkpoint_step, "lr": self.lr, "conditions": self.conditions},
         }
 
-    def message(self, spec: TrainSpec) -> str:
-        """Return what happened, what is left, and what usually helps."""
+    def noticed(self) -> str:
+        """Return what happened, and what is left."""
         kept = (
             f"the checkpoint of step {self.checkpoint_step} is intact"
             if self.checkpoint_step
             else "no checkpoint was written yet"
         )
+        rate = "" if self.lr is None else f" (the learning rate was {self.lr:g})"
+        return f"The loss or a weight is not a finite number at step {self.step}{rate}; {kept}."
+
+    def message(self, spec: TrainSpec) -> str:
+        """Return what happened, what is left, and what usually helps."""
         frozen = spec.finetune.freeze_batch_norm == "yes"
         also = ", or --finetune.freeze-batch-norm no, where the given weights have poor statistics" if frozen else ""
-        rate = "" if self.lr is None else f" (the learning rate was {self.lr:g})"
-        return (
-            f"The loss or a weight is not a finite number at step {self.step}; {kept}. A lower --optimizer.base-lr or a "
-            f"warm-up usually helps{also}{rate}; give it a new --run."
-        )
+        return f"{self.noticed()} A lower --optimizer.base-lr or a warm-up usually helps{also}; give it a new --run."
 
     def repeated(self, path: Path, spec: TrainSpec) -> str:
         """Return what is said to a start, under the same conditions, of the run that lies in the folder `path`."""

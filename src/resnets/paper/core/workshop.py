@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from resnets.artifacts.divergence import kept_in
 from resnets.artifacts.found_runs import default_roots, find_runs
+from resnets.artifacts.run_directory import RunDirectory
 from resnets.engine.threads import threads
 from resnets.paper.core.copies import copy_unfinished, has_checkpoint
 from resnets.recipes.find import recipe
@@ -88,7 +89,7 @@ class Workshop:
             return found
         diverged = self.found.diverged(self._as_trained(spec))
         if diverged is not None and diverged.log.diverged is not None:
-            return _diverged(diverged.log.diverged.message(diverged.spec), diverged.path)
+            return _diverged(diverged.log.diverged.noticed(), diverged.path)
         if not train:
             return ""
         key = spec_hash(spec)
@@ -184,7 +185,9 @@ class Workshop:
         except ModelError as error:
             return str(error).splitlines()[0]
         except DivergedError as error:
-            return _diverged(str(error), directory)
+            self.found = find_runs(self._roots)
+            divergence = RunDirectory(directory).divergence()
+            return _diverged(str(error) if divergence is None else divergence.noticed(), directory)
         except TrainingError as error:
             return f"training ended: {str(error).splitlines()[0]}"
         self.trained += 1
