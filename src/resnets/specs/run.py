@@ -26,6 +26,9 @@ from resnets.specs.optim import SGD, ErrorWarmup, LinearWarmup, NoWarmup, Schedu
 MOST_STEPS = 10**9
 """Of a run, and images of a step: no machine gets there, and larger numbers are mistyped."""
 
+_MOST_AT_ONCE = 1_024
+"""Workers or threads: with tens of thousands of threads, OpenMP's runtime ends the process by a fault of memory."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BatchNormPolicy:
@@ -218,6 +221,12 @@ class Machine:
             raise SpecError(f"--workers is {self.workers}; it is 0 or more, or -1 for the best of this machine.")
         if self.threads < 0:
             raise SpecError(f"--threads is {self.threads}; it is 0 or more.")
+        for flag, number in (("--workers", self.workers), ("--threads", self.threads)):
+            if number > _MOST_AT_ONCE:
+                raise SpecError(
+                    f"{flag} is {number:,}; it is at most {_MOST_AT_ONCE:,}. More than one or two a core slow a run down, and "
+                    "very many end it."
+                )
         if self.checkpoint_every < 1:
             raise SpecError(f"--checkpoint-every is {self.checkpoint_every}; it is at least 1 step.")
         if self.keep_checkpoints < 0:
