@@ -123,6 +123,7 @@ def test_without_images_nothing_is_downloaded_and_the_row_says_where_to_put_them
     assert rows["ResNet-20", figure7.MEAN].ours is None
     assert "give the folder that holds them with --data-root" in rows["ResNet-20", figure7.MEAN].reason
     assert any("figure7 is not drawn: needs the training images of CIFAR-10" in note for note in outcome.notes)
+    assert not any("is drawn without" in note for note in outcome.notes)
     assert not (tmp_path / "empty").exists()
 
 

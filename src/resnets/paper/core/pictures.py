@@ -30,14 +30,15 @@ def draw_pictures(planned: Experiment, workshop: Workshop) -> tuple[tuple[Path, 
                 continue
             notes.append(f"{picture.name} is not drawn: none of its runs is there.")
             continue
-        missing = [plan.name for plan in picture.runs if plan.name not in runs]
-        if missing:
-            notes.append(f"{picture.name} is drawn without {', '.join(missing)}: not trained yet.")
         try:
             drawn.append(_draw_picture(picture, runs, workshop.settings))
         except (Unavailable, RunError, ModelError, DataError) as reason:
             first, _, _ = str(reason).partition("\n")
             notes.append(f"{picture.name} is not drawn: {first.rstrip('.')}.")
+            continue
+        missing = [plan.name for plan in picture.runs if plan.name not in runs]
+        if missing:
+            notes.append(f"{picture.name} is drawn without {', '.join(missing)}: not trained yet.")
     return tuple(drawn), notes
 
 
