@@ -80,10 +80,24 @@ def test_the_errors_are_those_of_the_log(single, trained, page):
 def test_the_course_of_the_training_is_that_of_the_log(single, trained):
     html, training = single.path.read_text(), [entry for entry in log_of(trained / "residual") if "lr" in entry]
     assert cells(html, "Learning rate") == [[str(entry["step"]), f"{entry['lr']:.6g}"] for entry in training]
+    # The first line is written before any rate was measured.
+    training = [entry for entry in training if entry["images_per_second"]]
     speeds = [[str(entry["step"]), f"{entry['images_per_second']:,.1f}"] for entry in training]
     assert cells(html, "Throughput") == speeds
     waiting = [[str(entry["step"]), f"{100 * entry['waiting_share']:.1f}"] for entry in training]
     assert cells(html, "Waiting for images") == waiting
+
+
+def test_a_line_before_any_rate_was_measured_counts_for_none(written, lines):
+    unmeasured = lines[0] | {"step": 1, "images_per_second": 0.0, "waiting_share": 0.0}
+    html = write_report([written(lines=[unmeasured, *lines])], machine=CPU).path.read_text()
+    assert "Median 200 images a second over 2 lines of the log." in html
+    assert cells(html, "Throughput") == [["10", "100.0"], ["20", "300.0"]]
+    assert "Median 12.5" in html
+    assert cells(html, "Waiting for images") == [["10", "25.0"], ["20", "0.0"]]
+    html = write_report([written("short", lines=[unmeasured])], machine=CPU).path.read_text()
+    assert "images a second" not in html
+    assert "Throughput" not in html
 
 
 def test_the_confusions_are_those_of_an_evaluation(single, trained):

@@ -156,7 +156,7 @@ def course_figures(run: RunRecord, prefix: str) -> list[Figure]:
             f"{prefix}-speed",
             "Throughput",
             _speed(run),
-            lambda point: point.images_per_second,
+            _speed_at,
             lambda values: linear_axis("images per second", 0.0, 1.08 * max(values), most=5),
             lambda value: f"{value:,.1f}",
         ),
@@ -165,7 +165,7 @@ def course_figures(run: RunRecord, prefix: str) -> list[Figure]:
             f"{prefix}-waiting",
             "Waiting for images",
             _waiting(run),
-            lambda point: None if point.waiting_share is None else 100 * point.waiting_share,
+            _waiting_at,
             lambda values: linear_axis("share of the time (%)", 0.0, max(5.0, 1.08 * max(values)), most=5),
             lambda value: f"{value:.1f}",
         ),
@@ -210,8 +210,19 @@ def _course(
     return Figure(identifier=identifier, title=title, caption=caption, svg=draw(chart), table=table, size="small")
 
 
+def _speed_at(point: TrainingPoint) -> float | None:
+    # A first line may come before any rate was measured, and holds 0.
+    return point.images_per_second or None
+
+
+def _waiting_at(point: TrainingPoint) -> float | None:
+    if point.waiting_share is None or point.images_per_second == 0:
+        return None
+    return 100 * point.waiting_share
+
+
 def _speed(run: RunRecord) -> str:
-    speeds = [point.images_per_second for point in run.log.training if point.images_per_second is not None]
+    speeds = [speed for point in run.log.training if (speed := _speed_at(point)) is not None]
     return (
         f"Median {np.median(speeds):,.0f} images a second over {counted(len(speeds), 'line')} of the log."
         if speeds
@@ -220,5 +231,5 @@ def _speed(run: RunRecord) -> str:
 
 
 def _waiting(run: RunRecord) -> str:
-    shares = [100 * point.waiting_share for point in run.log.training if point.waiting_share is not None]
+    shares = [share for point in run.log.training if (share := _waiting_at(point)) is not None]
     return f"Median {np.median(shares):.1f} % of the time." if shares else ""
