@@ -68,6 +68,26 @@ def test_an_interrupted_preparation_ends_with_the_same_bytes(folder, tmp_path, f
     assert digests(tmp_path / "parts") == digests(tmp_path / "whole")
 
 
+@pytest.mark.parametrize("classes", [".", "train"])
+def test_a_class_without_images_to_train_on_is_refused_before_anything_is_written(folder, tmp_path, classes):
+    source = tmp_path / "photos"
+    shutil.copytree(folder / "train", source / classes)
+    (source / classes / "empty").mkdir()
+    (source / classes / "text").mkdir()
+    (source / classes / "text" / "notes.txt").write_text("no image")
+    with pytest.raises(DataError, match=r"photos: no image files for 2 classes \(empty, text\) to train on"):
+        prepare(list_folder(source), tmp_path / "shards", Form())
+    assert not (tmp_path / "shards").exists()
+
+
+def test_a_class_may_be_empty_where_it_is_only_tested(folder, tmp_path):
+    source = tmp_path / "photos"
+    shutil.copytree(folder, source)
+    for path in (source / "val/dog").iterdir():
+        path.unlink()
+    assert prepare(list_folder(source), tmp_path / "shards", Form()).index is not None
+
+
 def test_a_crash_in_the_middle_loses_the_unfinished_shard_only(folder, tmp_path):
     prepare(list_folder(folder), tmp_path / "whole", RAW, shard_bytes=9_000)
     seen = []

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from resnets.data.listing import listed
 from resnets.data.replace_file import clear_parts, replace_file
 from resnets.data.shard_forms import Outcome, outcomes
 from resnets.data.shard_index import DESCRIPTION, INDEX, Form, Places, Shard, ShardIndex, write_index
@@ -94,7 +95,7 @@ def prepare(
 
     Raises:
         DataError: `destination` holds something else, is written to by another process, or cannot be written; there
-            are no images; or their files cannot be read any more.
+            are no images, or none of a class to train on; or their files cannot be read any more.
         ResnetsError: a worker process died.
     """
     images = [StoredSplit.of(listing, split) for split in listing.splits]
@@ -107,6 +108,7 @@ def prepare(
         if (finished := finished_set(destination, plan)) is not None:
             _clear_finished(work, destination)
             return Prepared(index=finished, done=total, images=total)
+        _check_classes(listing)
         check_place(work, destination)
         with alone(work):
             _clear_parts(destination)
@@ -128,6 +130,18 @@ def prepare(
             f"{destination} cannot be written: {error.strerror or error}. What is finished stays; run the command again."
         ) from error
     return Prepared(index=index, done=total, images=total)
+
+
+def _check_classes(listing: Listing) -> None:
+    """Refuse, before hours of work, what training on the shards would refuse.
+
+    Raises:
+        DataError: a class has no images to train on.
+    """
+    empty = [name for name, paths in listing.splits.get("train", {}).items() if not paths]
+    if empty:
+        of = f"class {empty[0]!r}" if len(empty) == 1 else f"{len(empty)} classes ({listed(empty)})"
+        raise DataError(f"{listing.name}: no image files for {of} to train on; add images or remove the folder.")
 
 
 def _clear_parts(destination: Path) -> None:
