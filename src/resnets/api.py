@@ -14,6 +14,7 @@ resnets.evaluate([net], data="digits")["top1_error"]
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,7 +51,7 @@ from resnets.tasks.classify.ensemble import (
     shares,
     warnings_of_seen_images,
 )
-from resnets.tasks.classify.evaluate import align_classes, choose_split
+from resnets.tasks.classify.evaluate import align_classes, choose_split, warnings_of_scores
 from resnets.tasks.classify.load import load_classifier, load_source
 from resnets.tasks.classify.predict import Prediction, Unreadable
 from resnets.tasks.classify.testing import Computing, evaluate_each, named_protocols
@@ -171,13 +172,17 @@ class Classifier:
 
     @property
     def unfinished(self) -> str | None:
-        """What to say of a model from a checkpoint of a run that goes on; None for a finished one."""
+        """What to say of a model from a checkpoint of a run that goes on or diverged; None for a finished one."""
         metrics = self.stored.metrics
         if metrics.get("finished", True):
             return None
         done, total = metrics.get("steps"), metrics.get("of")
-        how_far = f": step {done:,} of {total:,}" if isinstance(done, int) and isinstance(total, int) else ""
-        return f"{self.name} is from a run that is not finished{how_far}."
+        reached = f"step {done:,} of {total:,}" if isinstance(done, int) and isinstance(total, int) else ""
+        diverged_at = metrics.get("diverged_at")
+        if isinstance(diverged_at, int):
+            weights = f"; these are the weights of {reached}" if reached else ""
+            return f"{self.name} is from a run that diverged at step {diverged_at:,}{weights}."
+        return f"{self.name} is from a run that is not finished{f': {reached}' if reached else ''}."
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -195,6 +200,7 @@ class Classifier:
 
         Raises:
             ImageError: an image cannot be read. `predict_each` goes on instead.
+            ModelError: the net gives NaN or infinity for an image.
         """
         results = []
         for entry in self.predict_each(images, top_k=top_k, device=device):
@@ -206,7 +212,11 @@ class Classifier:
     def predict_each(
         self, images: Any, *, top_k: int = 5, device: str = "cpu"
     ) -> Iterator[list[Prediction] | Unreadable]:
-        """Yield what `predict` returns, image by image, with `Unreadable` in the place of a broken one."""
+        """Yield what `predict` returns, image by image, with `Unreadable` in the place of a broken one.
+
+        Raises:
+            ModelError: the net gives NaN or infinity for an image.
+        """
         if top_k < 1:
             raise UserError(f"top_k is {top_k}; it is at least 1.")
         return prediction.predict(self.stored, _listed(images), top_k=top_k, device=choose_device(device))
@@ -225,7 +235,7 @@ class Classifier:
 
         Raises:
             ImageError: an image cannot be read. `features_each` goes on instead.
-            ModelError: the model has no features.
+            ModelError: the model has no features, or those of an image are not finite.
             UserError: it has no such stage.
         """
         rows = []
@@ -241,7 +251,12 @@ class Classifier:
     def features_each(
         self, images: Any, *, stage: str | None = None, pooled: bool = True, device: str = "cpu"
     ) -> Iterator[Float32[np.ndarray, "channels ..."] | Unreadable]:
-        """Yield what `features` returns, image by image, with `Unreadable` in the place of a broken one."""
+        """Yield what `features` returns, image by image, with `Unreadable` in the place of a broken one.
+
+        Raises:
+            ModelError: the model has no features, or those of an image are not finite.
+            UserError: it has no such stage.
+        """
         return feature_extraction.features(
             self.stored, _listed(images), stage=stage, pooled=pooled, device=choose_device(device)
         )
@@ -303,9 +318,11 @@ def evaluate(
         on_images: told how many images are done, of how many, and what is at work: model and protocol.
 
     Returns:
-        images, top1_error, top5_error (percent; None with five classes or fewer), loss, split, protocol, settings,
+        images, without_prediction (of these, images whose scores hold NaN: errors), top1_error, top5_error (percent;
+        None with five classes or fewer), loss (None where it is not a finite number), split, protocol, settings,
         precision, recalibrate_images, dataset, models (names of their variants), sources (what was given), weights,
-        classes, per_class_errors, confusion (rows true, columns predicted), skipped, notes.
+        classes, per_class_errors, per_class_images, confusion (rows true, columns predicted; without the images that
+        have no prediction), skipped, notes, warnings (of scores that are NaN or infinite).
         Of several protocols, those fields that differ are in `protocols`, by name.
 
     Raises:
@@ -369,6 +386,11 @@ def evaluate(
         "recalibrate_images": recalibrate_images,
         "classes": list(stored[0].classes),
         "notes": notes,
+        "warnings": [
+            f"{name}: {line}" if len(tested) > 1 else line
+            for name, one in tested.items()
+            for line in warnings_of_scores(one.report.result, sources, split)
+        ],
     }
     reports = {name: _report(name, _settings(protocols[name], stored), one.report) for name, one in tested.items()}
     return common | (next(iter(reports.values())) if len(reports) == 1 else {"protocols": reports})
@@ -388,10 +410,12 @@ def _report(name: str, settings: dict[str, Any], report: EvaluationReport) -> di
         "protocol": name,
         "settings": settings,
         "images": result.images,
+        "without_prediction": result.without_prediction,
         "top1_error": result.top1_error,
         "top5_error": result.top5_error,
-        "loss": result.loss,
+        "loss": result.loss if math.isfinite(result.loss) else None,
         "per_class_errors": result.per_class_errors,
+        "per_class_images": result.per_class_images,
         "confusion": [list(row) for row in result.confusion],
         "skipped": [entry._asdict() for entry in report.skipped],
     }

@@ -145,3 +145,13 @@ def test_distinct_names_are_distinct_and_keep_the_first_of_each(names):
     assert len(set(results)) == len(results) == len(names)
     for place, (name, result) in enumerate(zip(names, results, strict=True)):
         assert (result == name) == (name not in names[:place])
+
+
+def test_images_without_a_prediction_count_in_their_class():
+    meter = ClassificationMeter(["cat", "dog", "fox"])
+    nan = float("nan")
+    meter.update(torch.tensor([[nan, 0.0, 0.0], [0.0, 1.0, 0.0], [nan, nan, nan]]), torch.tensor([0, 1, 1]))
+    result = meter.result()
+    assert result.per_class_images == {"cat": 1, "dog": 2, "fox": 0}
+    assert result.per_class_errors == {"cat": 100.0, "dog": 50.0, "fox": None}
+    assert result.without_prediction == 2

@@ -623,6 +623,20 @@ def test_the_command_takes_protocols_and_their_settings(folder, models, tmp_path
         assert words in text
 
 
+def test_a_warning_of_nan_names_the_protocol_and_the_models(folder, models):
+    spoilt = stored_model()
+    with torch.no_grad():
+        [*spoilt.model.parameters()][-1].fill_(torch.nan)
+    nets = [resnets.Classifier(spoilt), models[0]]
+    report = resnets.evaluate(nets, data=folder, protocol=["center", "ten-crop"], machine=QUICK)
+    assert report["warnings"] == [
+        f"{protocol}: cifar-resnet8 + {models[0]}: a net of the ensemble gives NaN for every image of the {report['split']} "
+        "split; its weights are of no use."
+        for protocol in ("center", "ten-crop")
+    ]
+    assert [one["loss"] for one in report["protocols"].values()] == [None, None]
+
+
 def test_one_protocol_gives_the_flat_report(folder, models, capsys):
     assert main(["evaluate", models[0], "--data", str(folder), "--protocol", "dense", "--workers", "0", "--json"]) == 0
     report = json.loads(capsys.readouterr().out)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from typing import TYPE_CHECKING, Any
 
 from resnets.cli import flags
@@ -58,6 +59,8 @@ def main(arguments: list[str]) -> int:
         precision=given.precision,
         on_images=image_progress(),
     )
+    for line in report["warnings"]:
+        print(in_line(f"warning: {line}"), file=sys.stderr)
     if given.json:
         print(json_text(report))
     else:
@@ -206,7 +209,8 @@ def _error_table(protocols: Sequence[dict[str, Any]]) -> Any:
         table.add_column(heading, justify="right")
     for one in protocols:
         top5 = "-" if one["top5_error"] is None else f"[bold]{one['top5_error']:.2f} %[/]"
-        figures = (f"[bold]{one['top1_error']:.2f} %[/]", top5, f"{one['loss']:.4f}", f"{one['images']:,}")
+        loss = "-" if one["loss"] is None else f"{one['loss']:.4f}"
+        figures = (f"[bold]{one['top1_error']:.2f} %[/]", top5, loss, f"{one['images']:,}")
         table.add_row(one["protocol"], *figures)
     return table
 
@@ -242,7 +246,7 @@ def _class_table(protocols: Sequence[dict[str, Any]]) -> Any:
 
     last = protocols[-1]
     errors = last["per_class_errors"]
-    counts = {name: sum(row) for name, row in zip(errors, last["confusion"], strict=True)}
+    counts = last["per_class_images"]
     tested = sorted((name for name in errors if errors[name] is not None), key=lambda name: -errors[name])
     table = Table(box=None, pad_edge=False)
     table.add_column("class")

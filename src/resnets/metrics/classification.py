@@ -8,7 +8,7 @@ Shapes: n images, c classes.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Bool, Float, Float64, Int64
@@ -72,6 +72,8 @@ class ClassificationResult:
     """Images by true class (row) and predicted class (column)."""
     without_prediction: int
     """Images whose scores hold NaN: errors, and in no column of `confusion`."""
+    per_class_images: dict[str, int] = field(default_factory=dict)
+    """Images of each class, by the names of `per_class_errors`; those without a prediction included."""
 
 
 class ClassificationMeter:
@@ -140,7 +142,7 @@ class ClassificationMeter:
         images = int(cells.sum())
         if images == 0:
             raise DataError("No image was scored: the split has none that can be read.")
-        per_class = zip(distinct(self.classes), cells.diagonal().tolist(), cells.sum(1).tolist(), strict=True)
+        per_class = list(zip(distinct(self.classes), cells.diagonal().tolist(), cells.sum(1).tolist(), strict=True))
         return ClassificationResult(
             images=images,
             loss=float(self._loss) / images,
@@ -149,6 +151,7 @@ class ClassificationMeter:
             per_class_errors={name: _error(hits, of) if of else None for name, hits, of in per_class},
             confusion=tuple(map(tuple, cells[:, :count].tolist())),
             without_prediction=int(cells[:, count].sum()),
+            per_class_images={name: of for name, _, of in per_class},
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from resnets.metrics.classification import ClassificationMeter, ClassificationResult
-from resnets.specs.errors import DataError, ModelError
+from resnets.specs.errors import DataError, ModelError, counted
 from resnets.specs.io import shown
 from resnets.specs.protocol import Center
 from resnets.tasks.classify.score import scored_batches
@@ -95,6 +96,27 @@ def evaluate_model(
     return EvaluationReport(
         result=ClassificationMeter.from_state(classes, state).result(), skipped=tuple(ranks.gather(skipped))
     )
+
+
+def warnings_of_scores(result: ClassificationResult, names: Sequence[str], split: str) -> list[str]:
+    """Return a line where scores are no finite numbers, so that the errors are not those of a net that works.
+
+    Args:
+        result: of the test.
+        names: what the line calls the models; several are an ensemble.
+        split: the images that it was tested on.
+    """
+    called, gives = " + ".join(names), "the net gives" if len(names) == 1 else "a net of the ensemble gives"
+    if result.without_prediction == result.images:
+        return [f"{called}: {gives} NaN for every image of the {split} split; its weights are of no use."]
+    if result.without_prediction:
+        return [
+            f"{called}: {gives} NaN for {result.without_prediction:,} of {counted(result.images, 'image')} of the "
+            f"{split} split: they count as errors, and are in no column of the confusion matrix."
+        ]
+    if not math.isfinite(result.loss):
+        return [f"{called}: the loss on the {split} split is not a finite number: {gives} infinite scores."]
+    return []
 
 
 def choose_split(dataset: Dataset, wanted: str | None) -> str:

@@ -41,18 +41,18 @@ def features(
         device: where to compute; the model is moved there.
 
     Raises:
-        ModelError: the model has no features.
+        ModelError: the model has no features, or those of an image are not finite.
         UserError: it has no such stage.
         DataError: an entry is of another type than an image.
     """
     stage, _ = choose_stage(stored, stage)
 
-    def compute(inputs: torch.Tensor) -> Sequence[np.ndarray]:
+    def compute(inputs: torch.Tensor) -> Sequence[np.ndarray | None]:
         found = _maps(stored.model, inputs)[stage].float()
         if pooled:
             found = F.adaptive_avg_pool2d(found, 1).flatten(1)
         # Copies, so that a kept row does not keep its whole batch.
-        return [row.copy() for row in found.cpu().numpy()]
+        return [row.copy() if np.isfinite(row).all() else None for row in found.cpu().numpy()]
 
     return compute_each(stored, images, compute, device)
 

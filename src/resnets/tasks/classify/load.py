@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,7 +67,9 @@ def load_classifier(path: Path) -> StoredModel:
             f"{path} holds no model: neither a run directory with a model/ or a checkpoint, nor a model folder with "
             "config.json and model.safetensors."
         )
-    return _from_checkpoint(checkpoint)
+    stored = _from_checkpoint(checkpoint)
+    divergence = directory.divergence()
+    return stored if divergence is None else replace(stored, metrics=stored.metrics | {"diverged_at": divergence.step})
 
 
 def _from_checkpoint(path: Path) -> StoredModel:

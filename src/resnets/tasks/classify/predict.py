@@ -12,7 +12,7 @@ import torch
 from PIL import Image, ImageOps
 
 from resnets.engine.device import use
-from resnets.specs.errors import DataError, ImageError
+from resnets.specs.errors import DataError, ImageError, ModelError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -56,17 +56,24 @@ def predict(
 
     Raises:
         DataError: an entry is of another type.
+        ModelError: the probabilities of an image are not finite.
     """
 
-    def best_classes(inputs: torch.Tensor) -> list[list[Prediction]]:
+    def best_classes(inputs: torch.Tensor) -> list[list[Prediction] | None]:
         probabilities = stored.model(inputs).float().softmax(dim=1)
         best = probabilities.topk(min(top_k, len(stored.classes)), dim=1)
+        # Not the logits: a net may rule a class out by a score of minus infinity, which is a probability of 0.
+        usable = probabilities.isfinite().all(1)
         return [
             [
                 Prediction(label=stored.classes[index], index=index, probability=value)
                 for value, index in zip(values, indices, strict=True)
             ]
-            for values, indices in zip(best.values.tolist(), best.indices.tolist(), strict=True)
+            if finite
+            else None
+            for values, indices, finite in zip(
+                best.values.tolist(), best.indices.tolist(), usable.tolist(), strict=True
+            )
         ]
 
     return compute_each(stored, images, best_classes, device)
@@ -75,7 +82,7 @@ def predict(
 def compute_each(
     stored: StoredModel,
     images: Iterable[Any],
-    compute: Callable[[torch.Tensor], Sequence[Result]],
+    compute: Callable[[torch.Tensor], Sequence[Result | None]],
     device: torch.device | None = None,
 ) -> Iterator[Result | Unreadable]:
     """Yield, in order, what `compute` returns for each image, or that it cannot be read.
@@ -84,24 +91,33 @@ def compute_each(
         stored: the model; it is moved to the device, and its preprocessing is applied.
         images: as for `predict`.
         compute: from normalised images (n, channels, height, width) on the device to n results; without gradients.
+            None stands for a result that is no finite number.
         device: where to compute; None is the CPU.
 
     Raises:
         DataError: an entry is of another type.
+        ModelError: the result of an image is None.
     """
     device = device or torch.device("cpu")
     use(device)
     stored.model.to(device)
-    remaining = iter(images)
-    while batch := [_pixels(stored.preprocessor, image) for image in itertools.islice(remaining, BATCH_SIZE)]:
+    remaining = enumerate(images, 1)
+    while taken := list(itertools.islice(remaining, BATCH_SIZE)):
+        batch = [_pixels(stored.preprocessor, image) for _, image in taken]
         pixels = [entry for entry in batch if isinstance(entry, np.ndarray)]
-        results: Iterator[Result] = iter(())
+        results: Iterator[Result | None] = iter(())
         if pixels:
             inputs = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).to(device)
             with torch.no_grad():
                 results = iter(compute(stored.preprocessor.normalize(inputs)))
-        for entry in batch:
-            yield entry if isinstance(entry, Unreadable) else next(results)
+        for (number, image), entry in zip(taken, batch, strict=True):
+            result = entry if isinstance(entry, Unreadable) else next(results)
+            if result is None:
+                called = image if isinstance(image, str | Path) else f"image {number:,}"
+                raise ModelError(
+                    f"{stored.name} gives NaN or infinity for {called}; its weights are damaged, or training diverged."
+                )
+            yield result
 
 
 def _pixels(preprocessor: Preprocessor, image: Any) -> np.ndarray | Unreadable:
