@@ -33,6 +33,11 @@ def test_shards_are_made_and_said_to_be(capsys):
     assert "--data shards" in output
 
 
+def test_the_place_to_train_from_is_quoted_for_the_shell(capsys):
+    assert main(["prepare", "photos", "my shards", "--workers", "0"]) == 0
+    assert "train on it with --data 'my shards'\n" in capsys.readouterr().out
+
+
 def test_a_finished_set_is_said_to_be_left_as_it_is(capsys):
     arguments = ["prepare", "photos", "shards", "--workers", "0"]
     assert main(arguments) == 0

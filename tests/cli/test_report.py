@@ -1,8 +1,10 @@
 """`resnets report` from the command line: where the file goes, what is printed, which mistakes are explained."""
 
 import json
+import shutil
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from resnets.cli.main import main
 
@@ -43,6 +45,28 @@ def test_several_runs_get_theirs_in_this_folder(run, tmp_path, capsys):
     assert output.out.startswith("report.html    ")
     assert "note: other: " in output.err
     assert "<title>Seeds &amp; nets</title>" in (tmp_path / "report.html").read_text()
+
+
+def test_a_name_stays_in_its_line(run, tmp_path, capsys):
+    other = copy_without_weights(run, tmp_path, "two\nlines")
+    assert main(["report", str(other), "--device", "cpu"]) == 0
+    output = capsys.readouterr()
+    assert "note: two\\nlines: " in output.err
+    assert "two\\nlines/report.html    " in output.out
+    assert output.out.count("\n") == 1
+
+
+def test_the_note_about_a_net_that_gives_nan_names_the_run_once(run, tmp_path, capsys):
+    shutil.copytree(run, tmp_path / "useless")
+    weights = tmp_path / "useless" / "model" / "model.safetensors"
+    tensors = load_file(weights)
+    for tensor in tensors.values():
+        if tensor.is_floating_point():
+            tensor.fill_(3e38)  # finite, as what is read has to be, and beyond all numbers once added
+    save_file(tensors, weights)
+    assert main(["report", "useless", "--device", "cpu"]) == 0
+    err = capsys.readouterr().err
+    assert err == "note: useless: the net gives NaN for every image of the test split; its weights are of no use.\n"
 
 
 def test_the_json_document_says_what_was_found_and_what_is_missing(run, tmp_path, capsys):

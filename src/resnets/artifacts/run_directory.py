@@ -98,12 +98,15 @@ class RunDirectory:
         """Return the spec of the run that lives here, or None where there is none yet.
 
         Raises:
-            RunError: `config.json` is damaged, or the path is a file.
+            RunError: `config.json` is damaged, or the path is a file or cannot be one of a folder.
         """
-        if self.path.exists() and not self.path.is_dir():
-            raise RunError(f"--run {self.path} is a file; name a folder that is new or holds a run.")
-        if not self.config.is_file():
-            return None
+        try:
+            if self.path.exists() and not self.path.is_dir():
+                raise RunError(f"--run {self.path} is a file; name a folder that is new or holds a run.")
+            if not self.config.is_file():
+                return None
+        except OSError as error:  # a name that is too long, a folder that may not be entered
+            raise _unwritable(self.path, error) from error
         return read_spec(self.config)
 
     def check_same(self, spec: TrainSpec) -> None:

@@ -98,6 +98,8 @@ def import_modules(arguments: argparse.Namespace) -> None:
     """
     for name in arguments.modules:
         try:
+            if not all(name.split(".")):  # what importlib refuses with errors that a module may raise too
+                raise ModuleNotFoundError(f"No module named {name!r}")
             importlib.import_module(name)
         except ModuleNotFoundError as error:
             raise UserError(f"--import {name}: {error}. Start from the folder that holds it.") from error

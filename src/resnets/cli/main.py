@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO, cast
 
 from resnets import __version__
-from resnets.specs.errors import InterruptedRunError, ResnetsError, near_misses
+from resnets.specs.errors import InterruptedRunError, ResnetsError, UserError, near_misses
 from resnets.specs.visible import visible
 
 if TYPE_CHECKING:
@@ -54,8 +55,73 @@ exit codes: 0 done   1 failed   2 wrong usage or input   75 stopped by SIGTERM, 
 """
 
 
+class _Output:
+    """A stream that keeps the last error of its own, which tells a full disk under stdout from one under other files."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self.error: OSError | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        try:
+            return self._stream.write(text)
+        except OSError as error:
+            self.error = error
+            raise
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except OSError as error:
+            self.error = error
+            raise
+
+    def finish(self) -> None:
+        """Write what is held back, and raise too what the caller of `write` has swallowed, as argparse does."""
+        self.flush()
+        if self.error is not None:
+            raise self.error
+
+
 def main(arguments: list[str]) -> int:
     """Run the command that `arguments` name and return the exit code."""
+    stdout = sys.stdout
+    if stdout is None:  # the process was started with stdout closed
+        return _run(arguments)
+    output = _Output(stdout)
+    sys.stdout = cast("TextIO", output)
+    code = 0
+    try:
+        try:
+            code = _run(arguments)
+        except SystemExit as end:  # after --help, or by a signal
+            code = end.code if isinstance(end.code, int) else 0
+            output.finish()
+            raise
+        output.finish()
+        return code
+    except BrokenPipeError:
+        # The reader of our output went away (`resnets describe | head`); leave quietly.
+        _discard(stdout)
+        return code
+    except OSError as error:
+        if error is not output.error or "--debug" in arguments:
+            raise
+        _discard(stdout)
+        return _told(UserError(f"the output cannot be written: {error.strerror or error}"))
+    finally:
+        sys.stdout = stdout
+
+
+def _discard(stdout: Any) -> None:
+    """Let what is still held back go nowhere, so that Python's last flush does not fail."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stdout.fileno())
+
+
+def _run(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(HELP, end="")
         return 0 if arguments else 2
@@ -87,10 +153,10 @@ def main(arguments: list[str]) -> int:
             raise
         print("Stopped.", file=sys.stderr)
         return 130
-    except BrokenPipeError:
-        # The reader of our output went away (`resnets describe | head`); leave quietly.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    except OSError as error:
+        if debug or error.errno != errno.ENAMETOOLONG or error.filename is None:
+            raise
+        return _told(UserError(f"The name {error.filename} is too long for the file system; choose a shorter one."))
 
 
 def _told(error: ResnetsError) -> int:

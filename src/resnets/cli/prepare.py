@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -107,7 +108,7 @@ def _print_result(destination: str, index: ShardIndex) -> None:
         print(in_line(f"  left out: {path}: {reason}"))
     if len(index.left_out) > 5:
         print(f"  and {len(index.left_out) - 5:,} more, which --json and the index name")
-    print(in_line(f"train on it with --data {destination}"))
+    print(in_line(f"train on it with --data {shlex.quote(destination)}"))
 
 
 def _size(count: int) -> str:

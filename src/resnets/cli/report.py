@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from resnets.cli import flags
 from resnets.cli.image_progress import image_progress
-from resnets.specs.visible import visible
+from resnets.specs.visible import in_line, visible
 
 if TYPE_CHECKING:
     from resnets.report.build import Report
@@ -64,7 +64,8 @@ def main(arguments: list[str]) -> int:
 def _print(report: Report) -> None:
     for part in report.parts:
         if part.missing:
-            print(visible(f"note: {part.record.name}: {part.missing.reason}"), file=sys.stderr)
+            reason = part.missing.reason.removeprefix(f"{part.record.path}: ")
+            print(f"note: {in_line(part.record.name)}: {visible(reason)}", file=sys.stderr)
             if part.missing.command:
                 print(visible(f"      {part.missing.command}"), file=sys.stderr)
-    print(visible(f"{report.path}    {report.bytes / 1000:,.0f} kB"))
+    print(in_line(f"{report.path}    {report.bytes / 1000:,.0f} kB"))

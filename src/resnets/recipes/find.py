@@ -87,6 +87,8 @@ def check_data(spec: TrainSpec, dataset: DatasetSpec, data: str) -> None:
 def _outside(name: str) -> TrainSpec:
     module_name, _, function_name = name.partition(":")
     try:
+        if not all(module_name.split(".")):  # what importlib refuses with errors that a module may raise too
+            raise ModuleNotFoundError(name=module_name)
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name is None or not (module_name == error.name or module_name.startswith(f"{error.name}.")):

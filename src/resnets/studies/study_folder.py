@@ -54,9 +54,13 @@ class StudyFolder:
         """Refuse a folder that holds something else than this study, or part of it.
 
         Raises:
-            RunError: it is a file, holds other files, or another study.
+            RunError: it is a file, holds other files, or another study, or its path cannot be one of a folder.
         """
-        if self.path.exists() and not self.path.is_dir():
+        try:
+            is_file = self.path.exists() and not self.path.is_dir()
+        except OSError as error:  # a name that is too long, a folder that may not be entered
+            raise RunError(f"--run {self.path} cannot be read: {error.strerror or error}.") from error
+        if is_file:
             raise RunError(f"--run {self.path} is a file; name a folder that is new or holds this comparison.")
         saved = self._read()
         if saved is None:
