@@ -77,7 +77,8 @@ def test_the_weights_to_start_from_may_be_what_differs(capsys):
     [
         ([], ["Name the recipes first"]),
         (["--b.label-smoothing", "0.1", "digits.resnet8"], ["Name the recipes first"]),
-        (["digits.resnet8"], ["no field of one side", "--b.optimizer.base-lr"]),
+        (["digits.resnet8"], ["There is one recipe, digits.resnet8", "no field of one side", "--b.optimizer.base-lr"]),
+        (["digits.resnet8", "digits.resnet8"], ["A and B are the same recipe, digits.resnet8", "name another recipe"]),
         (["digits.resnet8", "--label-smoothing", "0.1"], ["no field of one side"]),
         (["digits.resnt20", "digits.plain20"], ["no recipe", "digits.resnet20"]),
         (["digits.resnet20", "digits.plan20"], ["no recipe", "digits.plain20"]),

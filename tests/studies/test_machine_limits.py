@@ -132,6 +132,11 @@ def test_what_counts_are_the_cores_that_this_process_may_use():
     assert {one.subject: one.state for one in machine_findings(beside)}["other programs"] == "note"
 
 
+def test_the_threads_of_torch_are_not_said_to_be_those_of_a_run_that_sets_its_own():
+    finding = next(finding for finding in machine_findings(SOUND) if finding.subject == "processor")
+    assert finding.text == "A processor, 8 cores; torch computes with 8 unless --threads says otherwise"
+
+
 def test_one_thread_on_half_a_core_has_no_remedy():
     facts = dataclasses.replace(SOUND, cores=1, machine_cores=8, threads=1, quota_cores=0.5)
     finding = next(finding for finding in machine_findings(facts) if finding.subject == "processor")

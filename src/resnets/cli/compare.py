@@ -129,13 +129,15 @@ def _specs(parser: flags.Parser, rest: Sequence[str], steps: int | None) -> tupl
     first, *rest = rest
     a = _recipe(first)
     b, second = a, first
-    if rest and not rest[0].startswith("-") and not is_choice(_without_side(rest[0]), a):
+    names_both = bool(rest) and not rest[0].startswith("-") and not is_choice(_without_side(rest[0]), a)
+    if names_both:
         second, *rest = rest
         b = _recipe(second)
     shared, own = _fields(parser, rest, {"a": a, "b": b})
     if first == second and not (own["a"] or own["b"]):
+        there = f"A and B are the same recipe, {first}," if names_both else f"There is one recipe, {first},"
         raise UserError(
-            f"There is one recipe, {first}, and no field of one side: name a second recipe, or change a field of B "
+            f"{there} and no field of one side: name {'another' if names_both else 'a second'} recipe, or change a field of B "
             "(--b.optimizer.base-lr 0.05)."
         )
     return _resolve("A", a, shared, own["a"], steps), _resolve("B", b, shared, own["b"], steps)

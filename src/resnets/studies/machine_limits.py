@@ -92,7 +92,7 @@ def _cores(facts: MachineFacts) -> Iterator[Finding]:
     there = facts.machine_cores if confined else facts.cores
     text = f"{facts.processor}, {confined}{counted(there, 'thread' if hyper else 'core')}"
     text += f" on {counted(facts.physical_cores or 0, 'core')}" if hyper else ""
-    text += f"; torch computes with {facts.threads}"
+    text += f"; torch computes with {facts.threads} unless --threads says otherwise"
     set_to = "".join(f"; {name}={value}" for name, value in facts.variables.items())
     usable = facts.cores if facts.quota_cores is None else min(facts.cores, facts.quota_cores)
     if facts.quota_cores is not None and facts.quota_cores < facts.cores:
