@@ -79,7 +79,7 @@ def trained(tmp_path, capsys):
         (["train", "digits.resnet20", "--global-batch", "5000"], ["5000", "1437"]),
         (["train", "digits.resnet20", "--checkpoint-every", "0"], ["--checkpoint-every is 0"]),
         (["train", "digits.resnet20", "--threads", "100000000"], ["--threads is 100,000,000; it is at most 1,024"]),
-        (["evaluate", "model", "--workers", "2000"], ["--workers is 2,000; it is at most 1,024"]),
+        (["evaluate", "model", "--data", "digits", "--workers", "2000"], ["--workers is 2,000; it is at most 1,024"]),
         (["train", "digits.resnet20", "--device", "tpu"], ["'tpu'", "cpu, cuda"]),
         (["train", "digits.resnet20", "--data", "digitz"], ["digitz", "digits"]),
         (["train", "folder.scratch"], ["--data FOLDER"]),
