@@ -277,7 +277,9 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(digits
     taken = []
     monkeypatch.setattr(loop, "train_step", lambda *args: taken.append(args) or train_step(*args))
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    with pytest.raises(DivergedError, match=r"diverged at step 13.*a new --run.*--threads.*goes on from step 8;"):
+    with pytest.raises(
+        DivergedError, match=r"diverged at step 13.*a new --run.*--threads.*images\), .*goes on from step 8;"
+    ):
         resnets.train(digits_spec, run=tmp_path, machine=QUICK, quiet=True)
     assert not taken
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
@@ -297,6 +299,18 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(digits
 
 def diverging(spec):
     return dataclasses.replace(spec, optimizer=dataclasses.replace(spec.optimizer, base_lr=1e30))
+
+
+def test_the_last_divergence_counts(digits_spec, tmp_path):
+    threads = torch.get_num_threads()
+    try:
+        for number, repeats in ((1, False), (1, True), (2, False), (2, True), (1, False)):
+            machine = dataclasses.replace(QUICK, threads=number)
+            with pytest.raises(DivergedError) as caught:
+                resnets.train(diverging(digits_spec), run=tmp_path, machine=machine, quiet=True)
+            assert ("would repeat it" in str(caught.value)) == repeats
+    finally:
+        torch.set_num_threads(threads)
 
 
 def test_a_divergence_that_was_half_written_is_none(digits_spec, tmp_path):

@@ -48,7 +48,10 @@ class Divergence:
 
     def repeated(self, path: Path, spec: TrainSpec) -> str:
         """Return what is said to a start, under the same conditions, of the run that lies in the folder `path`."""
-        otherwise = "On another device, with another number of --threads or processes, or with another version of torch"
+        otherwise = (
+            "Under other conditions (device, --threads, processes, memory layout, --compile, --deterministic, versions, "
+            "images)"
+        )
         way = (
             f"{otherwise}, the same command goes on from step {self.checkpoint_step}; without the folder it begins anew."
             if self.checkpoint_step
