@@ -87,6 +87,8 @@ def _with_small_shards(prepare):
         (["nowhere", "shards"], "nowhere does not exist"),
         (["photos", "photos/shards"], "photos/shards lies in photos"),
         (["photos", "shards", "--resize", "-1"], "--resize is -1"),
+        (["photos", "shards", "--resize", "0"], "--resize is 0"),
+        (["photos", "shards", "--resize", "0", "--raw"], "--resize is 0"),
         (["photos", "shards", "--resize", "8", "--quality", "101"], "--quality is 101"),
         (["photos", "shards", "--quality", "90"], "--quality is of JPEG"),
         (["photos", "shards", "--resize", "8", "--raw", "--quality", "90"], "--quality is of JPEG"),

@@ -37,6 +37,8 @@ def main(arguments: list[str]) -> int:
     for name, text in (("SRC", given.source), ("DST", given.destination)):
         if not text.strip():
             parser.error(f"{name} is empty; it is a path")
+    if given.resize == 0:
+        parser.error("--resize is 0; without it every size is kept")
     if given.quality is not None and (given.raw or not given.resize):
         parser.error("--quality is of JPEG, which is only written with --resize and without --raw")
     from resnets import api
@@ -46,7 +48,7 @@ def main(arguments: list[str]) -> int:
     index = api.prepare(
         given.source,
         given.destination,
-        resize_px=given.resize,
+        resize_px=given.resize or 0,
         raw=given.raw,
         quality=95 if given.quality is None else given.quality,
         shard_mb=given.shard_mb,
@@ -72,7 +74,7 @@ def _parser() -> flags.Parser:
     parser.add_argument("source", metavar="SRC", help="a folder of images or shards, or shards' address")
     parser.add_argument("destination", metavar="DST", help="a new folder for the shards")
     group = parser.add_argument_group("what becomes of the images")
-    group.add_argument("--resize", type=int, default=0, metavar="PX", help="shorter side of the larger images")
+    group.add_argument("--resize", type=int, metavar="PX", help="shorter side of the larger images")
     group.add_argument("--raw", action="store_true", help="store pixels (.npy) instead of JPEG")
     group.add_argument("--quality", type=int, metavar="N", help="of JPEG, 1 to 100 (95)")
     group.add_argument("--shard-mb", type=int, default=128, metavar="N", help="megabytes a shard (128)")
