@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from resnets.data import read_ahead, shard_forms
+from resnets.data import read_ahead, shard_forms, shard_writer
 from resnets.data.folder import list_folder
 from resnets.data.open import open_folder, open_test_folder
 from resnets.data.shard_index import DESCRIPTION, Form
@@ -134,7 +134,9 @@ def test_no_image_of_data_that_goes_away_is_noted(folder, tmp_path, monkeypatch,
 
     listing = list_folder(photos)
     for _ in range(2):
-        with pytest.raises(DataError, match=r"not be read; .* there is no such file\. .*run the same command again"):
+        with pytest.raises(
+            DataError, match=r"(not be read|no longer).* there is no such file\. .*run the same command again"
+        ):
             prepare(listing, tmp_path / "shards", form, shard_bytes=9_000, workers=workers, on_images=on_images)
         assert away.exists()
         assert not (tmp_path / "shards" / DESCRIPTION).exists()
@@ -142,6 +144,28 @@ def test_no_image_of_data_that_goes_away_is_noted(folder, tmp_path, monkeypatch,
     index = prepare(listing, tmp_path / "shards", form, shard_bytes=9_000).index
     assert index is not None
     assert all("no such file" not in reason for reason in index.left_out.values())
+    assert digests(tmp_path / "shards") == digests(tmp_path / "whole")
+
+
+def test_no_image_is_noted_where_others_behind_it_were_read_before_the_data_went_away(folder, tmp_path, monkeypatch):
+    photos, away = tmp_path / "photos", tmp_path / "away"
+    shutil.copytree(folder, photos)
+    prepare(list_folder(photos), tmp_path / "whole", RAW, shard_bytes=9_000)
+    outcomes = shard_writer.outcomes
+
+    def read_beside_each_other(*arguments, **options):
+        read = list(outcomes(*arguments, **options))
+        photos.rename(away)
+        gone = shard_forms.Outcome(reason="there is no such file", unreadable=True)
+        yield from ((number, gone if 8 <= place < 12 else outcome) for place, (number, outcome) in enumerate(read))
+
+    listing = list_folder(photos)
+    with monkeypatch.context() as context:
+        context.setattr(shard_writer, "outcomes", read_beside_each_other)
+        with pytest.raises(DataError, match=r"could be read before, and can no longer: there is no such file\. Check"):
+            prepare(listing, tmp_path / "shards", RAW, shard_bytes=9_000)
+    away.rename(photos)
+    prepare(listing, tmp_path / "shards", RAW, shard_bytes=9_000)
     assert digests(tmp_path / "shards") == digests(tmp_path / "whole")
 
 

@@ -52,6 +52,11 @@ if TYPE_CHECKING:
 UNREADABLE_IN_A_ROW = 20
 """Images one after the other whose files cannot be read, after which others show whether the data is gone."""
 
+_GO_ON = (
+    "Check that the data is still there and can be read, and run the same command again: what is finished stays. Images "
+    "that are lost for good are left out of shards in another folder by `resnets check-data --quarantine`."
+)
+
 _BLOCK = tarfile.BLOCKSIZE
 _CLASSES = "classes.txt"
 
@@ -213,6 +218,7 @@ class _Writer:
     def _begin(self) -> None:
         self._rows: list[tuple[int, int, int, int]] = []
         self._left_out: dict[int, str] = {}
+        self._any_unreadable = False
         self._digest = hashlib.sha256()
         self._size = 0
 
@@ -229,6 +235,7 @@ class _Writer:
         """
         self._added += 1
         if outcome.unreadable:
+            self._any_unreadable = True
             self._unreadable += 1
             self._last_reason = f"{self._split.images.path(number)}: {outcome.reason}"
             if self._unreadable % UNREADABLE_IN_A_ROW == 0:
@@ -281,6 +288,23 @@ class _Writer:
         places = np.linspace(0, len(rest) - 1, min(len(rest), UNREADABLE_IN_A_ROW), dtype=np.int64)
         return rest[places].tolist()
 
+    def _check_last_read(self) -> None:
+        """Look whether the images that were left out were so because the data is gone, when others came behind them.
+
+        Processes read beside each other: behind an image that is gone may come one that was read before it was.
+
+        Raises:
+            DataError: the last image that could be read cannot be read any more.
+        """
+        if not self._any_unreadable or self._last_read is None:
+            return
+        try:
+            self._split.images.read(self._last_read, 1)
+        except ImageError as error:
+            raise DataError(
+                f"{self._split.images.path(self._last_read)} could be read before, and can no longer: {error}. {_GO_ON}"
+            ) from error
+
     def _can_be_read(self, number: int) -> bool:
         try:
             self._split.images.read(number, 1)
@@ -290,9 +314,7 @@ class _Writer:
 
     def _gone(self) -> DataError:
         return DataError(
-            f"The last {counted(self._unreadable, 'image')} could not be read; {self._last_reason}. Check that the data is "
-            "still there and can be read, and run the same command again: what is finished stays. Images that are lost "
-            "for good are left out of shards in another folder by `resnets check-data --quarantine`."
+            f"The last {counted(self._unreadable, 'image')} could not be read; {self._last_reason}. {_GO_ON}"
         )
 
     def _write(self, name: str, content: bytes) -> None:
@@ -308,9 +330,14 @@ class _Writer:
             self._size += len(part)
 
     def finish(self, state: PreparationState) -> None:
-        """Give the shard its name and note what is in it."""
+        """Give the shard its name and note what is in it.
+
+        Raises:
+            DataError: images that are left out may be so because the data is gone.
+        """
         if not self.pending:
             return
+        self._check_last_read()
         shards = state.finished[self._split.name]
         name = f"{self._split.name}-{len(shards):06}.tar"
         if self._part is not None:
