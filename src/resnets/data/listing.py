@@ -209,21 +209,31 @@ def _unreadable_at_start(images: ImageSource) -> list[Skipped]:
 
 def _check_train(listing: Listing, train: Files) -> None:
     root = listing.name
-    empty = [name for name, paths in train.items() if not paths]
-    if not train or len(empty) == len(train):
+    if not any(train.values()):
         raise DataError(f"{root} has no training images. {listing.expected}")
-    if empty:
-        why = ""
-        if left_out := listing.emptied.intersection(empty):
-            why = f" quarantine.json leaves out all images of {_classes(sorted(left_out))}."
-        raise DataError(
-            f"{root}: no image files for {_classes(empty)} to train on; add images or remove the folder.{why}"
-        )
+    check_classes(listing, train)
     if len(train) == 1:
         raise DataError(
             f"{root} has a single class, {next(iter(train))!r}; a classifier needs two. If the classes are folders "
             "inside it, give that folder."
         )
+
+
+def check_classes(listing: Listing, train: Files) -> None:
+    """Refuse a class without images to train on; `train` has the training images by class.
+
+    Raises:
+        DataError: naming the classes.
+    """
+    empty = [name for name, paths in train.items() if not paths]
+    if not empty:
+        return
+    why = ""
+    if left_out := listing.emptied.intersection(empty):
+        why = f" quarantine.json leaves out all images of {_classes(sorted(left_out))}."
+    raise DataError(
+        f"{listing.name}: no image files for {_classes(empty)} to train on; add images or remove the folder.{why}"
+    )
 
 
 def _classes(names: list[str]) -> str:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from resnets.data.listing import listed
+from resnets.data.listing import check_classes
 from resnets.data.replace_file import clear_parts, replace_file
 from resnets.data.shard_forms import Outcome, outcomes
 from resnets.data.shard_index import DESCRIPTION, INDEX, Form, Places, Shard, ShardIndex, write_index
@@ -113,7 +113,8 @@ def prepare(
         if (finished := finished_set(destination, plan)) is not None:
             _clear_finished(work, destination)
             return Prepared(index=finished, done=total, images=total)
-        _check_classes(listing)
+        # Training on the shards would refuse them, after hours of work.
+        check_classes(listing, listing.splits.get("train", {}))
         check_place(work, destination)
         with alone(work):
             _clear_parts(destination)
@@ -135,18 +136,6 @@ def prepare(
             f"{destination} cannot be written: {error.strerror or error}. What is finished stays; run the command again."
         ) from error
     return Prepared(index=index, done=total, images=total)
-
-
-def _check_classes(listing: Listing) -> None:
-    """Refuse, before hours of work, what training on the shards would refuse.
-
-    Raises:
-        DataError: a class has no images to train on.
-    """
-    empty = [name for name, paths in listing.splits.get("train", {}).items() if not paths]
-    if empty:
-        of = f"class {empty[0]!r}" if len(empty) == 1 else f"{len(empty)} classes ({listed(empty)})"
-        raise DataError(f"{listing.name}: no image files for {of} to train on; add images or remove the folder.")
 
 
 def _clear_parts(destination: Path) -> None:

@@ -22,6 +22,7 @@ import torch
 from resnets.data.batches import evaluation_batches
 from resnets.data.preprocess import Preprocessor
 from resnets.data.splits import FileSplit
+from resnets.data.transfer import sent
 from resnets.data.view_loader import view_batches
 from resnets.data.views import REFERENCE_CROP_PX, shorter_sides
 from resnets.engine.device import without_trials
@@ -280,8 +281,7 @@ class _ViewScorer:
         return self._passes[height, width]
 
     def _of_one_pass(self, pixels: UInt8[Tensor, "n c h w"]) -> Float[Tensor, "n classes"]:
-        # Other devices would read the memory of what is not pinned after the call, when it may hold other pixels.
-        pixels = pixels.to(self._device, non_blocking=self._device.type == "cuda")
+        pixels = sent(pixels, self._device)
         if self._flips:
             pixels = torch.cat([pixels, pixels.flip(3)])
         images = self._preprocessor.normalize(pixels).contiguous(memory_format=self._layout)
